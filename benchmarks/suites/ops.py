@@ -1,0 +1,253 @@
+"""Single operations on the chapters' layers: forward, and each gradient by itself.
+
+Gradients go through torch.autograd.grad for every contestant: the graph is recorded once outside the timed region, with
+only the wanted argument requiring a gradient. The input, the weight and the output's gradient are given in the layout
+of the row, and whatever a contestant converts or packs after that is timed.
+
+To add a layer, add a line to LAYERS. `why` is what the report prints next to a ratio over 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib import import_module
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.harness import EAGER, FLOORS, OURS, Contest, Contestant, Runner
+from benchmarks.suites import Settings
+from benchmarks.suites.variants import LAYOUTS, as_layout, compiled, graphed, random_tensors
+
+WHY_FEW_CHANNELS = (
+    "few channels: oneDNN pads them to its vector of 16 and computes on the padding, the kernel here vectorises along "
+    "an axis that is long enough"
+)
+WHY_AVERAGE = "ATen's NCHW average pooling is scalar; its channels_last one loads and stores its sums at every tap"
+WHY_MAXIMUM = (
+    "ATen's NCHW maximum pooling is scalar, its channels_last one loads and stores its maxima at every tap, and both "
+    "keep an int64 index per output, eight bytes where one suffices"
+)
+WHY_OVERHEAD = (
+    "next to no arithmetic: the time is argument checks, dispatch, allocation, and for ATen the call of oneDNN"
+)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A square convolution layer. `gpu_batch` is the chapter's batch where the CPU runs a smaller one."""
+
+    name: str
+    batch: int
+    c: int
+    size: int
+    k: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    gpu_batch: int | None = None
+    why: str = ""
+
+    op: ClassVar[str] = "conv2d"
+    gradients: ClassVar[dict[str, str]] = {"input_grad": "input", "weight_grad": "weight"}
+    floors: ClassVar[dict[str, float]] = FLOORS
+
+    @property
+    def out_size(self) -> int:
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def tiny(self) -> Conv:
+        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), k=min(self.k, 8), size=min(self.size, 24))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        weight = (self.k, self.c // self.groups, self.kernel, self.kernel)
+        return {"input": (self.batch, self.c, self.size, self.size), "weight": weight, "bias": (self.k,)}
+
+    def out_shape(self) -> tuple[int, ...]:
+        return self.batch, self.k, self.out_size, self.out_size
+
+    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        return ops.conv2d(**tensors, stride=self.stride, padding=self.padding, groups=self.groups)
+
+    def cost(self, mode: str, item: int) -> tuple[int, int]:
+        """Bytes that have to move at the least, and FLOPs; taps on the padding count."""
+        x = self.batch * self.c * self.size**2
+        y = self.batch * self.k * self.out_size**2
+        w = self.k * self.c // self.groups * self.kernel**2
+        bias = self.k if mode == "forward" else 0
+        return (x + y + w + bias) * item, 2 * y * w // self.k
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A square pooling layer; an adaptive one has its output size in `kernel`."""
+
+    name: str
+    op: str
+    batch: int
+    c: int
+    size: int
+    kernel: int
+    stride: int | None = None
+    padding: int = 0
+    gpu_batch: int | None = None
+    why: str = ""
+
+    gradients: ClassVar[dict[str, str]] = {"backward": "input"}
+    floors: ClassVar[dict[str, float]] = {"float32": 1e-6, "tf32": 1e-6, "bfloat16": 1e-2}
+
+    @property
+    def adaptive(self) -> bool:
+        return self.op.startswith("adaptive")
+
+    @property
+    def out_size(self) -> int:
+        if self.adaptive:
+            return self.kernel
+        return (self.size + 2 * self.padding - self.kernel) // (self.stride or self.kernel) + 1
+
+    def tiny(self) -> Pool:
+        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), size=min(self.size, 16))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"input": (self.batch, self.c, self.size, self.size)}
+
+    def out_shape(self) -> tuple[int, ...]:
+        return self.batch, self.c, self.out_size, self.out_size
+
+    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.adaptive:
+            return getattr(ops, self.op)(**tensors, output_size=self.kernel)
+        return getattr(ops, self.op)(
+            **tensors, kernel_size=self.kernel, stride=self.stride or self.kernel, padding=self.padding
+        )
+
+    def cost(self, mode: str, item: int) -> tuple[int, int]:
+        """Bytes at the least (backward of a maximum: one byte per output says where it was), and additions or
+        comparisons."""
+        x = self.batch * self.c * self.size**2
+        y = self.batch * self.c * self.out_size**2
+        offsets = y if mode == "backward" and "max" in self.op else 0
+        window = -((-self.size // self.kernel) ** 2) if self.adaptive else self.kernel**2
+        return (x + y) * item + offsets, y if offsets else y * window
+
+
+def _max_pool(name: str, *shape: int, **options: Any) -> Pool:
+    return Pool(name, "max_pool2d", *shape, why=WHY_MAXIMUM, **options)
+
+
+def _avg_pool(name: str, *shape: int, **options: Any) -> Pool:
+    return Pool(name, "avg_pool2d", *shape, why=WHY_AVERAGE, **options)
+
+
+LAYERS: tuple[Conv | Pool, ...] = (
+    Conv("lenet.conv1", 256, 1, 28, 6, 5, padding=2, why=WHY_FEW_CHANNELS),
+    Conv("lenet.conv2", 256, 6, 14, 16, 5, why=WHY_FEW_CHANNELS),
+    _avg_pool("lenet.pool1", 256, 6, 28, 2),
+    _avg_pool("lenet.pool2", 256, 16, 10, 2),
+    _max_pool("lenet.pool1", 256, 6, 28, 2),
+    _max_pool("lenet.pool2", 256, 16, 10, 2),
+    Pool("lenet.global", "adaptive_avg_pool2d", 256, 16, 10, 1),
+    Pool("lenet.global", "adaptive_max_pool2d", 256, 16, 10, 1, why=WHY_MAXIMUM),
+    Conv("alexnet.conv1", 16, 1, 224, 96, 11, stride=4, padding=1, gpu_batch=128, why=WHY_FEW_CHANNELS),
+    Conv("alexnet.conv2", 8, 96, 26, 256, 5, padding=2, gpu_batch=128),
+    Conv("alexnet.conv3", 16, 256, 12, 384, 3, padding=1, gpu_batch=128),
+    _max_pool("alexnet.pool1", 16, 96, 54, 3, stride=2, gpu_batch=128),
+    Conv("vgg.conv1", 4, 1, 224, 16, 3, padding=1, gpu_batch=128, why=WHY_FEW_CHANNELS),
+    Conv("vgg.conv3", 4, 32, 56, 64, 3, padding=1, gpu_batch=128),
+    Conv("nin.1x1", 16, 96, 54, 96, 1, gpu_batch=128),
+    Pool("nin.global", "adaptive_avg_pool2d", 64, 10, 5, 1, gpu_batch=128),
+    _max_pool("googlenet.pool", 16, 256, 12, 3, stride=1, padding=1, gpu_batch=128),
+    Conv("resnet.stem", 16, 1, 96, 64, 7, stride=2, padding=3, gpu_batch=256, why=WHY_FEW_CHANNELS),
+    _max_pool("resnet.pool1", 16, 64, 48, 3, stride=2, padding=1, gpu_batch=256),
+    Conv("resnet.conv", 16, 64, 24, 64, 3, padding=1, gpu_batch=256),
+    Conv("resnet.down", 16, 64, 24, 128, 3, stride=2, padding=1, gpu_batch=256),
+    Conv("overhead", 1, 1, 3, 1, 3, why=WHY_OVERHEAD),
+    Pool("overhead", "max_pool2d", 1, 1, 2, 2, why=WHY_OVERHEAD),
+)
+
+EXPLANATIONS = {(layer.op, layer.name): layer.why for layer in LAYERS}
+
+
+def _builder(
+    layer: Conv | Pool,
+    ops: Any,
+    drawn: Callable[[], dict],
+    layout: str,
+    wanted: str | None,
+    compile_on: str | None = None,
+) -> Callable[[], Runner]:
+    """Makes the forward call, or autograd of it for the argument `wanted`; compiled for the device `compile_on`."""
+
+    def build() -> Runner:
+        tensors = {name: as_layout(tensor, layout) for name, tensor in drawn().items()}
+        grad_output = tensors.pop("grad_output")
+
+        def forward() -> torch.Tensor:
+            return layer.call(ops, tensors)
+
+        call = forward if compile_on is None else compiled(forward, compile_on)
+        if wanted is None:
+            return Runner(call)
+        argument = tensors[wanted].requires_grad_()
+        output = call()
+        return Runner(lambda: torch.autograd.grad(output, argument, grad_output, retain_graph=True)[0])
+
+    return build
+
+
+def _contest(layer: Conv | Pool, mode: str, settings: Settings, ours: Any) -> Contest:
+    device, wanted = settings.device, layer.gradients.get(mode)
+
+    @cache
+    def drawn() -> dict[str, torch.Tensor]:
+        shapes = layer.shapes() | {"grad_output": layer.out_shape()}
+        return random_tensors(shapes, device, settings.torch_dtype)
+
+    def reference() -> list[torch.Tensor]:
+        exact = {name: tensor.double() for name, tensor in drawn().items()}
+        return [_builder(layer, F, lambda: exact, "nchw", wanted)().run()]
+
+    contestants = []
+    for layout in LAYOUTS:
+        native = _builder(layer, F, drawn, layout, wanted)
+        own = _builder(layer, ours, drawn, layout, wanted)
+        contestants += [Contestant(EAGER, layout, native), Contestant(OURS, layout, own)]
+        if settings.compile:
+            build = _builder(layer, F, drawn, layout, wanted, compile_on=device)
+            contestants.append(Contestant(f"{EAGER}.compile", layout, build))
+        if device == "cuda":
+            contestants.append(Contestant(f"{EAGER} cuda-graph", layout, partial(graphed, native)))
+            contestants.append(Contestant(f"{OURS} cuda-graph", layout, partial(graphed, own)))
+    moved, flops = layer.cost(mode, settings.torch_dtype.itemsize)
+    return Contest(
+        layer.op,
+        layer.name,
+        mode,
+        settings.dtype,
+        contestants,
+        reference,
+        layer.floors[settings.dtype],
+        flops=flops,
+        bytes=moved,
+        images=layer.batch,
+    )
+
+
+def contests(settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool] = LAYERS) -> Iterator[Contest]:
+    """Every layer in every mode. `ours` is the namespace of our functions, d2lkernels.ops unless given."""
+    if ours is None:
+        ours = import_module("d2lkernels.ops")
+    for layer in layers:
+        if settings.smoke:
+            layer = layer.tiny()
+        elif settings.device == "cuda":
+            layer = replace(layer, batch=layer.gpu_batch or layer.batch)
+        for mode in ("forward", *layer.gradients):
+            contest = _contest(layer, mode, settings, ours)
+            if settings.pattern.search(contest.name):
+                yield contest

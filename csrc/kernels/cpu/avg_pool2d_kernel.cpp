@@ -1,0 +1,196 @@
+// Average over windows, and its gradient.
+//
+//   output[p,q] = sum over taps in the map of input / (rows[p] * columns[q])
+//   grad_input[h,w] = sum over windows (p, q) that cover (h, w) of grad_output[p,q] / (rows[p] * columns[q])
+//
+// where rows[p] * columns[q] is the divisor of the window: its size or the override. Bytes: each tensor once; the taps
+// that windows share come from the nearest cache. FLOPs: an addition per tap and a division per window (NHWC), or R + S
+// additions per window (NCHW, where sums over rows are made first, then over columns). Threads share rows of items.
+// Vectors run over the channels (NHWC) or over rows (NCHW). Sums are kept in T in an order that depends on the shape
+// alone.
+#include "kernels/cpu/pool2d_pack.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+namespace {
+
+constexpr Tap kOrigin{0, 0};
+
+D2L_INLINE TapRange origin() { return {&kOrigin, &kOrigin + 1}; }
+
+// n neighbouring sums: output[i] = finish(count, i, sum over taps of value * weight(row, column)).
+template <typename T, typename Weight, typename Finish>
+D2L_INLINE void sum_of_taps(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n, T* output,
+                            Weight&& weight, Finish&& finish) {
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    constexpr int kBlocks = blocks.value;
+    pack_t<T, kCount> sum[kBlocks] = {};
+    for (const Tap* row = rows.begin; row != rows.end; ++row) {
+      for (const Tap* column = columns.begin; column != columns.end; ++column) {
+        const T* from = source + (row->place * row_pitch + column->place + i);
+        const T factor = weight(*row, *column);
+        for (int b = 0; b < kBlocks; ++b) sum[b] += load_pack<kCount>(from + b * kCount) * factor;
+      }
+    }
+    for (int b = 0; b < kBlocks; ++b) store_pack(output + i + b * kCount, finish(count, i + b * kCount, sum[b]));
+  });
+}
+
+template <typename T>
+D2L_INLINE T sum_of_run(const T* from, int64_t n) {
+  constexpr int kCount = kLanes<T>;
+  pack_t<T, kCount> sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kCount <= n; i += 4 * kCount) {
+    for (int b = 0; b < 4; ++b) sums[b] += load_pack<kCount>(from + i + b * kCount);
+  }
+  for (; i + kCount <= n; i += kCount) sums[0] += load_pack<kCount>(from + i);
+  const auto lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  T sum = 0;
+  for (int lane = 0; lane < kCount; ++lane) sum += lanes[lane];
+  for (; i < n; ++i) sum += from[i];
+  return sum;
+}
+
+template <typename T>
+D2L_INLINE void fill_run(T* to, int64_t n, T value) {
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+    for (int b = 0; b < blocks.value; ++b) store_pack(to + i + b * count.value, spread<count.value>(value));
+  });
+}
+
+}  // namespace
+
+template <typename T>
+void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<T>& sizes, const T* input, T* output, Span units) {
+  const int64_t row_pitch = work.source_columns * work.channels;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const T* image = input + unit / work.rows * work.source_rows * row_pitch;
+    const int64_t p = unit % work.rows;
+    for (int64_t q = 0; q < work.columns; ++q) {
+      const T size = sizes.rows[p] * sizes.columns[q];
+      sum_of_taps(
+          image, row_pitch, taps_of(work.row_taps, p), taps_of(work.column_taps, q), work.channels,
+          output + (unit * work.columns + q) * work.channels, [](const Tap&, const Tap&) { return T(1); },
+          [&](auto, int64_t, auto sum) { return sum / size; });
+    }
+  }
+}
+
+template <typename T>
+void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T* grad_output, T* grad_input,
+                                Span units) {
+  const int64_t row_pitch = work.source_columns * work.channels;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const T* image = grad_output + unit / work.rows * work.source_rows * row_pitch;
+    const TapRange rows = taps_of(work.row_taps, unit % work.rows);
+    for (int64_t w = 0; w < work.columns; ++w) {
+      const TapRange columns = taps_of(work.column_taps, w);
+      T* to = grad_input + (unit * work.columns + w) * work.channels;
+      if (uniform_size != 0) {
+        sum_of_taps(
+            image, row_pitch, rows, columns, work.channels, to, [](const Tap&, const Tap&) { return T(1); },
+            [&](auto, int64_t, auto sum) { return sum / uniform_size; });
+      } else {
+        sum_of_taps(
+            image, row_pitch, rows, columns, work.channels, to,
+            [](const Tap& row, const Tap& column) { return 1 / static_cast<T>(row.code * column.code); },
+            [](auto, int64_t, auto sum) { return sum; });
+      }
+    }
+  }
+}
+
+template <typename T>
+void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* input, T* output, T* scratch,
+                     Span units) {
+  const auto one = [](const Tap&, const Tap&) { return T(1); };
+  const int64_t width = work.source_columns;
+  T* sums = scratch;
+  T* phases = scratch + work.band_rows * width;
+  for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
+    const int64_t rows = min(work.band_rows, units.end - unit);
+    const int64_t p = unit % work.rows;
+    T* to = output + unit * work.columns;
+    for (int64_t row = 0; row < rows; ++row) {
+      const T* plane = input + (unit + row) / work.rows * work.source_rows * width;
+      sum_of_taps(plane, width, taps_of(work.row_taps, (unit + row) % work.rows), origin(), width, sums + row * width,
+                  one, [](auto, int64_t, auto sum) { return sum; });
+    }
+    if (work.spans != nullptr) {
+      for (int64_t q = 0; q < work.columns; ++q) {
+        const Span span = work.spans[q];
+        to[q] = sum_of_run(sums + span.begin, span.end - span.begin) / (sizes.rows[p] * sizes.columns[q]);
+      }
+      continue;
+    }
+    if (work.copies_rows) split_row(sums, rows * width, work.stride, work.pad, work.phase_length, phases);
+    const T* from = work.copies_rows ? phases : sums;
+    const TapRange columns = taps_of(work.column_taps, 0);
+    if (sizes.uniform != 0) {
+      sum_of_taps(from, 0, origin(), columns, rows * work.columns, to, one,
+                  [&](auto, int64_t, auto sum) { return sum / sizes.uniform; });
+    } else {
+      sum_of_taps(from, 0, origin(), columns, work.columns, to, one, [&](auto count, int64_t i, auto sum) {
+        return sum / (load_pack<count.value>(sizes.columns + i) * sizes.rows[p]);
+      });
+    }
+  }
+}
+
+template <typename T>
+void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* grad_output,
+                                T* grad_input, T* scratch, Span units) {
+  const auto one = [](const Tap&, const Tap&) { return T(1); };
+  const auto same = [](auto, int64_t, auto sum) { return sum; };
+  const int64_t width = work.source_columns;
+  T* phases = scratch;
+  T* sums = scratch + work.stride * work.phase_length;
+  for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
+    const int64_t rows = min(work.band_rows, units.end - unit);
+    T* to = grad_input + unit * work.columns;
+    for (int64_t row = 0; row < rows; ++row) {
+      const T* plane = grad_output + (unit + row) / work.rows * work.source_rows * width;
+      const TapRange covering = taps_of(work.row_taps, (unit + row) % work.rows);
+      T* sum = sums + work.margin + row * width;
+      if (sizes.uniform != 0) {
+        sum_of_taps(plane, width, covering, origin(), width, sum, one,
+                    [&](auto, int64_t, auto value) { return value / sizes.uniform; });
+      } else {
+        sum_of_taps(
+            plane, width, covering, origin(), width, sum,
+            [](const Tap& tap, const Tap&) { return 1 / static_cast<T>(tap.code); },
+            [&](auto count, int64_t i, auto value) { return value / load_pack<count.value>(sizes.columns + i); });
+      }
+    }
+    if (work.spans != nullptr) {
+      for (int64_t k = 0; k < work.span_count; ++k) {
+        const TapRange windows = taps_of(work.column_taps, k);
+        T sum = 0;
+        for (const Tap* window = windows.begin; window != windows.end; ++window) sum += sums[window->place];
+        fill_run(to + work.spans[k].begin, work.spans[k].end - work.spans[k].begin, sum);
+      }
+    } else if (work.stride == 1) {
+      sum_of_taps(sums + work.pad, 0, origin(), taps_of(work.column_taps, 0), rows * work.columns, to, one, same);
+    } else {
+      const int64_t length = work.band_rows == 1 ? work.phase_length : rows * width;
+      for (int64_t phase = 0; phase < work.stride; ++phase) {
+        sum_of_taps(sums, 0, origin(), taps_of(work.column_taps, phase), length, phases + phase * work.phase_length,
+                    one, same);
+      }
+      merge_row(phases, rows * work.columns, work.stride, work.pad, work.phase_length, to);
+    }
+  }
+}
+
+#define D2L_INSTANTIATE(T)                                                                         \
+  template void avg_pool2d_nhwc(const Pool2dNhwc&, const WindowSizes<T>&, const T*, T*, Span);     \
+  template void avg_pool2d_input_grad_nhwc(const Pool2dNhwc&, T, const T*, T*, Span);              \
+  template void avg_pool2d_nchw(const Pool2dNchw&, const WindowSizes<T>&, const T*, T*, T*, Span); \
+  template void avg_pool2d_input_grad_nchw(const Pool2dNchw&, const WindowSizes<T>&, const T*, T*, T*, Span);
+
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,125 @@
+#include "kernels/cpu/conv2d.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/conv2d_kernel.h"
+
+namespace d2l::cpu {
+namespace {
+
+// With one channel or one pixel both layouts are the same memory, and nhwc needs no transposition.
+Layout effective(Layout layout, int64_t channels, int64_t pixels) {
+  return channels == 1 || pixels == 1 ? Layout::nhwc : layout;
+}
+
+// A 1x1 convolution of all pixels sees no rows: one long row (of all images, if their pixels follow one another)
+// fills register tiles best.
+template <typename Problem>
+void flatten_pointwise(Problem& problem, Layout source_layout, Layout result_layout) {
+  const auto is_pointwise = [](const CorrelationAxis& axis) {
+    return axis.taps == 1 && axis.stride == 1 && axis.pad == 0 && axis.source == axis.result;
+  };
+  if (!is_pointwise(problem.rows) || !is_pointwise(problem.columns)) return;
+  int64_t pixels = problem.rows.source * problem.columns.source;
+  if (source_layout == Layout::nhwc && result_layout == Layout::nhwc) {
+    pixels *= problem.images;
+    problem.images = 1;
+  }
+  problem.rows.source = problem.rows.result = 1;
+  problem.columns.source = problem.columns.result = pixels;
+}
+
+template <typename T>
+void run(Correlation<T> problem) {
+  if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
+  problem.source_layout = effective(problem.source_layout, problem.depth * problem.groups,
+                                    problem.rows.source * problem.columns.source);
+  problem.result_layout = effective(problem.result_layout, problem.width * problem.groups,
+                                    problem.rows.result * problem.columns.result);
+  flatten_pointwise(problem, problem.source_layout, problem.result_layout);
+  D2L_CALL_BEST(correlate, problem);
+}
+
+}  // namespace
+
+template <typename T>
+void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
+            const T* bias, T* output) {
+  Correlation<T> problem{};
+  problem.transposed = false;
+  problem.images = shape.N;
+  problem.groups = shape.groups;
+  problem.depth = shape.group_c();
+  problem.width = shape.group_k();
+  problem.rows = {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
+  problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
+  problem.source_layout = problem.result_layout = layout;
+  problem.source = input;
+  problem.weight = weight;
+  problem.weight_group = shape.group_k() * weight_strides.k;
+  problem.weight_depth = weight_strides.c;
+  problem.weight_width = weight_strides.k;
+  problem.weight_row = weight_strides.r;
+  problem.weight_column = weight_strides.s;
+  problem.bias = bias;
+  problem.result = output;
+  run(problem);
+}
+
+template <typename T>
+void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,
+                       WeightStrides weight_strides, T* grad_input) {
+  Correlation<T> problem{};
+  problem.transposed = true;
+  problem.images = shape.N;
+  problem.groups = shape.groups;
+  problem.depth = shape.group_k();
+  problem.width = shape.group_c();
+  problem.rows = {shape.P, shape.H, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
+  problem.columns = {shape.Q, shape.W, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
+  problem.source_layout = problem.result_layout = layout;
+  problem.source = grad_output;
+  problem.weight = weight;
+  problem.weight_group = shape.group_k() * weight_strides.k;
+  problem.weight_depth = weight_strides.k;
+  problem.weight_width = weight_strides.c;
+  problem.weight_row = weight_strides.r;
+  problem.weight_column = weight_strides.s;
+  problem.result = grad_input;
+  run(problem);
+}
+
+template <typename T>
+void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,
+                        WeightStrides grad_weight_strides) {
+  if (shape.K * shape.group_c() * shape.R * shape.S == 0) return;
+  WeightGradient<T> problem{};
+  problem.images = shape.N;
+  problem.groups = shape.groups;
+  problem.depth = shape.group_c();
+  problem.width = shape.group_k();
+  problem.rows = {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
+  problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
+  problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
+  problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
+  flatten_pointwise(problem, problem.input_layout, problem.output_layout);
+  problem.input = input;
+  problem.grad_output = grad_output;
+  problem.grad_weight = grad_weight;
+  problem.weight_group = shape.group_k() * grad_weight_strides.k;
+  problem.weight_depth = grad_weight_strides.c;
+  problem.weight_width = grad_weight_strides.k;
+  problem.weight_row = grad_weight_strides.r;
+  problem.weight_column = grad_weight_strides.s;
+  D2L_CALL_BEST(weight_gradient, problem);
+}
+
+#define D2L_INSTANTIATE(T)                                                                                       \
+  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*);          \
+  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*);         \
+  template void conv2d_weight_grad<T>(const Conv2dShape&, Layout, const T*, const T*, T*, WeightStrides);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+#undef D2L_INSTANTIATE
+
+}  // namespace d2l::cpu

@@ -1,0 +1,30 @@
+// Launchers of the 2-D cross-correlation on the CPU and of its two derivatives. T is float or double.
+//
+// Activations (input, output and their gradients) are dense in `layout`. A weight has its own element strides, so that
+// both memory formats of torch are read and written in place; it is logically [K, C/groups, R, S].
+// Results are the same for every run with the same number of threads. Nothing is read before it is written:
+// outputs may hold anything on entry.
+#pragma once
+
+#include "kernels/shapes.h"
+
+namespace d2l::cpu {
+
+// Element strides of the axes k, c, r, s.
+struct WeightStrides {
+  int64_t k, c, r, s;
+};
+
+template <typename T>
+void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
+            const T* bias /* [K] or null */, T* output);
+
+template <typename T>
+void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,
+                       WeightStrides weight_strides, T* grad_input);
+
+template <typename T>
+void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,
+                        WeightStrides grad_weight_strides);
+
+}  // namespace d2l::cpu

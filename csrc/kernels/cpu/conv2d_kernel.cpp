@@ -1,0 +1,273 @@
+// Cross-correlation and its input gradient, direct, for one instruction set.
+//
+//   result[n, o, k] = bias[k] + sum_{tap, d} source[n, source index of (o, tap), d] * weight[d, k, tap]
+//
+// Both are correlations of a source with packed weights (conv2d_plan.h says which taps meet which result pixels), and
+// one register tile (conv2d_microkernel.h) does all the arithmetic: 2 * depth * taps FLOPs per result element.
+// Memory: the source is read about once (a halo of rows twice), the result is written once; weights are packed per call
+// and each block of them is read once per task.
+// Threads: a task is a block of rows (of columns, of images) of one group, or a part of its blocks of channels. Its
+// piece of the source is a strip that fits the L2 cache, next to a block of packed weights. NCHW maps are transposed
+// on the way into the strip and out of it.
+// Sums are in T, in the order taps of rows, taps of columns, channels, whatever the number of threads: deterministic.
+#include "kernels/cpu/conv2d_kernel.h"
+
+#include "kernels/cpu/conv2d_microkernel.h"
+#include "kernels/cpu/conv2d_strip.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/workspace.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+namespace {
+
+// Strips of a task; leaves room for packed weights in an L2 cache of 1 MB.
+constexpr int64_t kStripBytes = 384 << 10;
+constexpr int64_t kTasksPerThread = 4;
+// Multiply-adds worth a thread.
+constexpr int64_t kGrain = 1 << 18;
+
+// How the result is cut: blocks of images, of rows and columns (counted in i, see AxisPlan) and of channels.
+struct Blocking {
+  int64_t images, rows, columns;  // in one block
+  int64_t image_blocks, row_blocks, column_blocks, parts;
+  int64_t tasks(int64_t groups) const { return image_blocks * row_blocks * column_blocks * parts * groups; }
+};
+
+template <typename T>
+struct Driver {
+  const Correlation<T>& problem;
+  AxisPlan rows, columns;
+  PackedLayout<T> packing;
+  Blocking blocking;
+  const T* packed;
+
+  bool copies_result() const { return problem.result_layout == Layout::nchw; }
+
+  int64_t task_bytes(int64_t image_count, int64_t row_count, int64_t column_count) const {
+    const int64_t source = rows.strip_size(row_count) * columns.strip_size(column_count) * pixel_stride();
+    const int64_t result =
+        copies_result() ? row_count * rows.phases * column_count * columns.phases * kBlockWidth<T> : 0;
+    return image_count * (source + result) * static_cast<int64_t>(sizeof(T));
+  }
+
+  // Of copied strips. Pixels a multiple of 2 KB apart would compete for a few sets of the L1 cache.
+  int64_t pixel_stride() const {
+    constexpr int64_t kAliased = 2048 / sizeof(T);
+    return problem.depth > 0 && problem.depth % kAliased == 0 ? problem.depth + kLanes<T> : problem.depth;
+  }
+
+  Blocking choose_blocking() const {
+    const int64_t threads = max_threads();
+    const int64_t wanted = threads > 1 ? threads * kTasksPerThread : 1;
+    Blocking b{};
+    b.images = b.parts = 1;
+    b.columns = columns.count;
+    while (b.columns > kTilePixels && task_bytes(1, 1, b.columns) > kStripBytes) b.columns = ceil_div(b.columns, 2);
+    b.rows = 1;
+    const int64_t one = task_bytes(1, 1, b.columns);
+    const int64_t more = max(1, task_bytes(1, 2, b.columns) - one);
+    b.rows = clamp(1 + (kStripBytes - one) / more, 1, rows.count);
+    const int64_t outer = problem.images * problem.groups;
+    // Cut finer to have enough tasks, but keep a few tiles in each.
+    const auto cut = [&](int64_t count, int64_t size, int64_t others, int64_t least) {
+      const int64_t blocks = max(ceil_div(count, size), min(ceil_div(wanted, others), count / least));
+      return ceil_div(count, max(1, blocks));
+    };
+    b.columns = cut(columns.count, b.columns, outer * ceil_div(rows.count, b.rows), 8 * kTilePixels);
+    b.column_blocks = ceil_div(columns.count, b.columns);
+    b.rows = cut(rows.count, b.rows, outer * b.column_blocks, 2);
+    b.row_blocks = ceil_div(rows.count, b.rows);
+    if (b.row_blocks * b.column_blocks == 1) {
+      const int64_t fitting = kStripBytes / max(1, task_bytes(1, b.rows, b.columns));
+      b.images = clamp(min(fitting, outer / wanted), 1, problem.images);
+    }
+    b.image_blocks = ceil_div(problem.images, b.images);
+    if (b.tasks(problem.groups) < threads) {
+      b.parts = min(packing.blocks(), ceil_div(2 * threads, b.tasks(problem.groups)));
+    }
+    return b;
+  }
+
+  void pack(T* to) const {
+    const int64_t blocks = packing.blocks();
+    const int64_t block_size = packing.rows_per_block() * kBlockWidth<T>;
+    parallel_for(0, problem.groups * blocks, max(1, kGrain / 8 / max(1, block_size)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t group = i / blocks, block = i % blocks;
+        pack_block(packing, problem.weight + group * problem.weight_group, block,
+                   to + group * packing.group_size() + packing.block_offset(block));
+      }
+    });
+  }
+
+  void run() const {
+    const int64_t tasks = blocking.tasks(problem.groups);
+    const int64_t multiply_adds = problem.images * rows.result * columns.result * problem.groups *
+                                  packing.rows_per_block() * max(kLanes<T>, problem.width);
+    const int64_t grain = max(1, kGrain / max(1, multiply_adds / tasks));
+    parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) run_task(task);
+      trim_workspace(Workspace::task);
+    });
+  }
+
+  void run_task(int64_t task) const {
+    const int64_t part = task % blocking.parts;
+    task /= blocking.parts;
+    const int64_t group = task % problem.groups;
+    task /= problem.groups;
+    const int64_t column = task % blocking.column_blocks * blocking.columns;
+    task /= blocking.column_blocks;
+    const int64_t row = task % blocking.row_blocks * blocking.rows;
+    task /= blocking.row_blocks;
+    const int64_t image = task * blocking.images;
+
+    const int64_t row_count = min(blocking.rows, rows.count - row);
+    const int64_t column_count = min(blocking.columns, columns.count - column);
+    const int64_t image_count = min(blocking.images, problem.images - image);
+    const Map<const T> source{problem.source, problem.source_layout, rows.source, columns.source,
+                              problem.groups * problem.depth, group * problem.depth, problem.depth};
+    const Box source_box{image, image_count, rows.strip_begin(row), rows.strip_size(row_count), rows.grid,
+                         columns.strip_begin(column), columns.strip_size(column_count), columns.grid};
+    const bool in_place = source.layout == Layout::nhwc && is_inside(source, source_box);
+
+    // Of the result: all phases together.
+    const Box result_box{image, image_count,
+                         row * rows.phases, min(row_count * rows.phases, rows.result - row * rows.phases), 1,
+                         column * columns.phases, min(column_count * columns.phases, columns.result - column * columns.phases), 1};
+
+    const int64_t source_size = image_count * source_box.rows * source_box.columns * pixel_stride();
+    const int64_t result_size = copies_result() ? image_count * result_box.rows * result_box.columns * kBlockWidth<T> : 0;
+    T* scratch = nullptr;
+    const int64_t source_scratch = in_place ? 0 : source_size;
+    if (source_scratch + result_size > 0) {
+      scratch = static_cast<T*>(
+          workspace(Workspace::task, (source_scratch + result_size + kLanes<T>) * static_cast<int64_t>(sizeof(T))));
+    }
+    const Strip<const T> strip =
+        in_place ? view_of(source, source_box) : copy_strip(source, source_box, scratch, pixel_stride());
+
+    const int64_t blocks = packing.blocks();
+    for (int64_t block = part * blocks / blocking.parts; block < (part + 1) * blocks / blocking.parts; ++block) {
+      const int64_t first_channel = group * problem.width + block * kBlockWidth<T>;
+      const Map<T> result{problem.result, problem.result_layout, rows.result, columns.result,
+                          problem.groups * problem.width, first_channel,
+                          min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
+      if (!copies_result()) {
+        run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
+        continue;
+      }
+      T* copy = scratch + ceil_div(source_scratch, kLanes<T>) * kLanes<T>;
+      const int64_t width = packing.block_width(block);
+      const Strip<T> result_strip{copy, result_box.rows * result_box.columns * width, result_box.columns * width, width};
+      run_block(strip, group, block, result_box, result_strip, width);
+      write_transposed(result, result_box, result_strip);
+    }
+  }
+
+  void write_transposed(const Map<T>& map, const Box& box, const Strip<T>& strip) const {
+    const int64_t plane = map.rows * map.columns;
+    const bool whole_rows = box.columns == map.columns;
+    const int64_t rows_at_once = whole_rows ? box.rows : 1;
+    for (int64_t i = 0; i < box.images; ++i) {
+      T* to = map.data + ((box.image + i) * map.channels + map.first_channel) * plane + box.row * map.columns + box.column;
+      for (int64_t r = 0; r < box.rows; r += rows_at_once) {
+        transpose(static_cast<const T*>(strip.data) + i * strip.image_stride + r * strip.row_stride, strip.pixel_stride,
+                  rows_at_once * box.columns, map.depth, to + r * map.columns, plane);
+      }
+    }
+  }
+
+  // All phases of one block of channels.
+  void run_block(const Strip<const T>& strip, int64_t group, int64_t block, const Box& box, const Strip<T>& result,
+                 int64_t width) const {
+    const int64_t block_width = packing.block_width(block);
+    const T* weights = packed + group * packing.group_size() + packing.block_offset(block);
+    T bias[kBlockWidth<T>] = {};
+    if (problem.bias != nullptr) {
+      const int64_t first = block * kBlockWidth<T>;
+      for (int64_t k = 0; k < min(block_width, problem.width - first); ++k) {
+        bias[k] = problem.bias[group * problem.width + first + k];
+      }
+    }
+    for (int64_t a = 0; a < min(rows.phases, box.rows); ++a) {
+      const Phase row_phase = plan_phase(problem.rows, problem.transposed, rows, a);
+      for (int64_t b = 0; b < min(columns.phases, box.columns); ++b) {
+        const Phase column_phase = plan_phase(problem.columns, problem.transposed, columns, b);
+        TileArguments<T> t{};
+        t.source = strip.data + row_phase.strip_offset * strip.row_stride + column_phase.strip_offset * strip.pixel_stride;
+        t.source_row = rows.stride * strip.row_stride;
+        t.source_pixel = columns.stride * strip.pixel_stride;
+        t.taps_h = row_phase.taps;
+        t.taps_w = column_phase.taps;
+        t.tap_row = rows.step * strip.row_stride;
+        t.tap_column = columns.step * strip.pixel_stride;
+        t.depth = problem.depth;
+        t.weights = weights +
+                    (row_phase.first_tap * packing.columns.taps + column_phase.first_tap) * problem.depth * block_width;
+        t.weight_row = packing.columns.taps * problem.depth * block_width;
+        t.bias = bias;
+        t.result = result.data + a * result.row_stride + b * result.pixel_stride;
+        t.result_row = rows.phases * result.row_stride;
+        t.result_pixel = columns.phases * result.pixel_stride;
+        t.last_lanes = width - (block_width - kLanes<T>);
+        if (t.tap_column == t.depth) {
+          t.depth *= t.taps_w;
+          t.taps_w = t.taps_w > 0 ? 1 : 0;
+        }
+        run_phase(t, box.images, strip.image_stride, result.image_stride, ceil_div(box.rows - a, rows.phases),
+                  ceil_div(box.columns - b, columns.phases), block_width > kLanes<T>);
+      }
+    }
+  }
+
+  // All pixels of one phase.
+  void run_phase(TileArguments<T> t, int64_t images, int64_t source_image, int64_t result_image, int64_t row_count,
+                 int64_t column_count, bool two_vectors) const {
+    if (row_count == 1) {  // images take the place of rows, so that maps of few pixels fill tiles too
+      row_count = images;
+      images = 1;
+      t.source_row = source_image;
+      t.result_row = result_image;
+    }
+    const T* source = t.source;
+    T* result = t.result;
+    int64_t tile_rows = clamp(kTilePixels / column_count, 1, kTileRows);
+    const int64_t column_tiles = ceil_div(column_count, kTilePixels / tile_rows);
+    for (int64_t image = 0; image < images; ++image) {
+      for (int64_t row = 0; row < row_count; row += tile_rows) {
+        tile_rows = min(tile_rows, row_count - row);
+        for (int64_t i = 0; i < column_tiles; ++i) {
+          const int64_t column = i * column_count / column_tiles;
+          const int64_t end = (i + 1) * column_count / column_tiles;
+          t.source = source + image * source_image + row * t.source_row + column * t.source_pixel;
+          t.result = result + image * result_image + row * t.result_row + column * t.result_pixel;
+          tile_function<T>(static_cast<int>(tile_rows), static_cast<int>(end - column), two_vectors)(t);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+template <typename T>
+void correlate(const Correlation<T>& problem) {
+  Driver<T> driver{problem, plan_axis(problem.rows, problem.transposed), plan_axis(problem.columns, problem.transposed),
+                   {}, {}, nullptr};
+  driver.packing = {problem.depth, problem.width, tap_order(problem.rows, problem.transposed),
+                    tap_order(problem.columns, problem.transposed), problem.weight_depth, problem.weight_width,
+                    problem.weight_row, problem.weight_column};
+  driver.blocking = driver.choose_blocking();
+  const int64_t packed_size = problem.groups * driver.packing.group_size();
+  T* packed = static_cast<T*>(workspace(Workspace::call, packed_size * static_cast<int64_t>(sizeof(T))));
+  driver.pack(packed);
+  driver.packed = packed;
+  driver.run();
+  trim_workspace(Workspace::call);
+}
+
+template void correlate<float>(const Correlation<float>&);
+template void correlate<double>(const Correlation<double>&);
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

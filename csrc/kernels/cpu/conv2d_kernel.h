@@ -1,0 +1,56 @@
+// What the launchers of conv2d.h hand to the kernels, which are compiled once per capability.
+#pragma once
+
+#include "kernels/cpu/capability.h"
+#include "kernels/cpu/conv2d.h"
+
+namespace d2l::cpu {
+
+// One spatial axis of a convolution: `source` pixels in, `result` pixels out, for the direction that is computed.
+// Stride, pad and dilation are always those of the forward convolution.
+struct CorrelationAxis {
+  int64_t source, result;
+  int64_t taps, stride, pad, dilation;
+};
+
+// Forward convolution, or (transposed) its input gradient in gather form: every pixel of the result is a sum over taps
+// and `depth` channels of the source.
+template <typename T>
+struct Correlation {
+  bool transposed;
+  int64_t images, groups;
+  int64_t depth, width;  // channels of the source and of the result, in one group
+  CorrelationAxis rows, columns;
+  Layout source_layout, result_layout;
+  const T* source;
+  const T* weight;
+  int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;  // element strides
+  const T* bias;                                                                // null: none
+  T* result;
+};
+
+// Sum over images and pixels of grad_output (width channels) times the window of input (depth channels) under it.
+// The axes are those of the forward convolution: source is the input, result the output.
+template <typename T>
+struct WeightGradient {
+  int64_t images, groups;
+  int64_t depth, width;
+  CorrelationAxis rows, columns;
+  Layout input_layout, output_layout;
+  const T* input;
+  const T* grad_output;
+  T* grad_weight;
+  int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;
+};
+
+#define D2L_CONV2D_KERNELS(capability)                 \
+  namespace capability {                               \
+  template <typename T>                                \
+  void correlate(const Correlation<T>& problem);       \
+  template <typename T>                                \
+  void weight_gradient(const WeightGradient<T>& problem); \
+  }
+D2L_FOR_EACH_CAPABILITY(D2L_CONV2D_KERNELS)
+#undef D2L_CONV2D_KERNELS
+
+}  // namespace d2l::cpu

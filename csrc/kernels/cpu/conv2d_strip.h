@@ -1,0 +1,100 @@
+// Strips: the piece of a map that a task works on, channels innermost. Where the map lies in memory that way and needs
+// no zeros around it, a strip is just a view; else it is copied, transposed if need be. Only for kernel sources.
+#pragma once
+
+#include "kernels/cpu/transpose.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+// A map of `channels` channels of which a task reads `depth`, from `first_channel` on.
+template <typename T>
+struct Map {
+  T* data;
+  Layout layout;
+  int64_t rows, columns, channels;
+  int64_t first_channel, depth;
+};
+
+// Rows row, row + row_grid, ... of a map, and columns likewise; they may lie outside and are zero there.
+struct Box {
+  int64_t image, images;
+  int64_t row, rows, row_grid;
+  int64_t column, columns, column_grid;
+};
+
+template <typename T>
+struct Strip {
+  T* data;
+  int64_t image_stride, row_stride, pixel_stride;
+};
+
+template <typename T>
+D2L_INLINE bool is_inside(const Map<T>& map, const Box& box) {
+  return box.row >= 0 && box.row + (box.rows - 1) * box.row_grid < map.rows && box.column >= 0 &&
+         box.column + (box.columns - 1) * box.column_grid < map.columns;
+}
+
+template <typename T>
+D2L_INLINE Strip<T> view_of(const Map<T>& map, const Box& box) {
+  const int64_t row = map.columns * map.channels;
+  return {map.data + (box.image * map.rows + box.row) * row + box.column * map.channels + map.first_channel,
+          map.rows * row, box.row_grid * row, box.column_grid * map.channels};
+}
+
+template <typename T>
+D2L_INLINE void zero(T* to, int64_t count) {
+  if (count > 0) __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+// `columns` pixels of one row, all inside the map, starting at its element `from` of the first channel.
+template <typename T>
+void copy_pixels(const Map<const T>& map, const T* from, int64_t columns, int64_t grid, T* to, int64_t pixel_stride) {
+  if (map.layout == Layout::nchw) {
+    const int64_t plane = map.rows * map.columns;
+    if (grid == 1) {
+      transpose(from, plane, map.depth, columns, to, pixel_stride);
+      return;
+    }
+    for (int64_t c = 0; c < map.depth; ++c) {
+      for (int64_t q = 0; q < columns; ++q) to[q * pixel_stride + c] = from[c * plane + q * grid];
+    }
+  } else if (grid == 1 && map.depth == map.channels && map.depth == pixel_stride) {
+    __builtin_memcpy(to, from, static_cast<size_t>(columns * map.depth) * sizeof(T));
+  } else {
+    for (int64_t q = 0; q < columns; ++q) {
+      const T* pixel = from + q * grid * map.channels;
+      int64_t c = 0;
+      for (; c + kLanes<T> <= map.depth; c += kLanes<T>) store(to + q * pixel_stride + c, load(pixel + c));
+      for (; c < map.depth; ++c) to[q * pixel_stride + c] = pixel[c];
+    }
+  }
+}
+
+// Copies the box to `to`, dense but for pixel_stride >= map.depth.
+template <typename T>
+Strip<const T> copy_strip(const Map<const T>& map, const Box& box, T* to, int64_t pixel_stride) {
+  const int64_t row_stride = box.columns * pixel_stride;
+  const int64_t begin = clamp(ceil_div(-box.column, box.column_grid), 0, box.columns);
+  const int64_t end = clamp(ceil_div(map.columns - box.column, box.column_grid), begin, box.columns);
+  T* row = to;
+  for (int64_t image = box.image; image < box.image + box.images; ++image) {
+    const T* first = map.layout == Layout::nchw
+                         ? map.data + (image * map.channels + map.first_channel) * map.rows * map.columns
+                         : map.data + image * map.channels * map.rows * map.columns + map.first_channel;
+    const int64_t pixel = map.layout == Layout::nchw ? 1 : map.channels;
+    for (int64_t r = 0; r < box.rows; ++r, row += row_stride) {
+      const int64_t h = box.row + r * box.row_grid;
+      if (h < 0 || h >= map.rows || begin == end) {
+        zero(row, row_stride);
+        continue;
+      }
+      zero(row, begin * pixel_stride);
+      const T* from = first + (h * map.columns + box.column + begin * box.column_grid) * pixel;
+      copy_pixels(map, from, end - begin, box.column_grid, row + begin * pixel_stride, pixel_stride);
+      zero(row + end * pixel_stride, (box.columns - end) * pixel_stride);
+    }
+  }
+  return {to, box.rows * row_stride, row_stride, pixel_stride};
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,285 @@
+// Weight gradient of the cross-correlation, direct, for one instruction set.
+//
+//   grad_weight[k, c, r, s] = sum_{n, p, q} grad_output[n, p, q, k] * input[n, row p of tap r, column q of tap s, c]
+//
+// A register tile holds Rows x Columns (kernel rows x neighbouring elements (s, c) of the window) x NV vectors of k;
+// the pixels of a strip stream past: per pixel NV loads of grad_output, Rows * Columns broadcasts of input and
+// NV * Rows * Columns fused multiply-adds. 2 * N*P*Q * K*C/groups*R*S FLOPs; both maps are read about once.
+// Threads: the tasks (blocks of images or rows) are dealt to slices, one per thread, each with its own sums in the
+// layout of packed weights; where those would take too much memory or tasks are few, the blocks of k are dealt out too.
+// Sums are in T; slices are added in their order at the end: deterministic for a given number of threads.
+#include "kernels/cpu/conv2d_kernel.h"
+
+#include "kernels/cpu/conv2d_pack.h"
+#include "kernels/cpu/conv2d_strip.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/workspace.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kWindowElements = 14;
+#else
+constexpr int kWindowElements = 6;
+#endif
+constexpr int kWindowRows = 4;
+
+constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kPartialSumBytes = int64_t{128} << 20;
+constexpr int64_t kGrain = 1 << 18;
+
+template <typename T>
+struct WindowArguments {
+  const T* input;
+  int64_t input_image, input_row, input_pixel, input_tap_row;
+  const T* grad;
+  int64_t grad_image, grad_row, grad_pixel;
+  int64_t images, rows, columns;
+  T* sums;
+  int64_t sums_tap_row;
+};
+
+template <typename T>
+using WindowFunction = void (*)(const WindowArguments<T>&);
+
+template <typename T, int Rows, int Columns, int NV>
+void window(const WindowArguments<T>& arguments) {
+  vec_t<T> sums[Rows][Columns][NV];
+#pragma GCC unroll 4
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 14
+    for (int j = 0; j < Columns; ++j) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) {
+        sums[i][j][v] = load(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>);
+      }
+    }
+  }
+  const int64_t input_pixel = arguments.input_pixel, grad_pixel = arguments.grad_pixel;
+  for (int64_t n = 0; n < arguments.images; ++n) {
+    for (int64_t p = 0; p < arguments.rows; ++p) {
+      const T* input[Rows];
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) {
+        input[i] = arguments.input + n * arguments.input_image + p * arguments.input_row + i * arguments.input_tap_row;
+        asm("" : "+r"(input[i]));
+      }
+      const T* grad = arguments.grad + n * arguments.grad_image + p * arguments.grad_row;
+#pragma GCC unroll 1
+      for (int64_t q = 0; q < arguments.columns; ++q) {
+        vec_t<T> gradient[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) gradient[v] = load(grad + v * kLanes<T>);
+#pragma GCC unroll 4
+        for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 14
+          for (int j = 0; j < Columns; ++j) {
+            const vec_t<T> value = broadcast(input[i][j]);
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) sums[i][j][v] += value * gradient[v];
+          }
+          input[i] += input_pixel;
+        }
+        grad += grad_pixel;
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 14
+    for (int j = 0; j < Columns; ++j) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) {
+        store(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>, sums[i][j][v]);
+      }
+    }
+  }
+}
+
+template <typename T, int NV, int... I>
+D2L_INLINE WindowFunction<T> window_of(int rows, int columns, std::integer_sequence<int, I...>) {
+  constexpr WindowFunction<T> kWindows[kWindowRows][kWindowElements] = {
+      {window<T, 1, 1 + I % kWindowElements, NV>...},
+      {window<T, 2, 1 + I % (kWindowElements / 2), NV>...},
+      {window<T, 3, 1 + I % (kWindowElements / 3), NV>...},
+      {window<T, 4, 1 + I % (kWindowElements / 4), NV>...},
+  };
+  return kWindows[rows - 1][columns - 1];
+}
+
+template <typename T>
+D2L_INLINE WindowFunction<T> window_function(int rows, int columns, bool two_vectors) {
+  constexpr auto kIndices = std::make_integer_sequence<int, kWindowElements>{};
+  return two_vectors ? window_of<T, 2>(rows, columns, kIndices) : window_of<T, 1>(rows, columns, kIndices);
+}
+
+template <typename T>
+struct Driver {
+  const WeightGradient<T>& problem;
+  AxisPlan rows, columns;
+  PackedLayout<T> packing;
+  int64_t image_block, row_block, column_block;
+  int64_t image_blocks, row_blocks, column_blocks;
+  int64_t slices, parts;
+
+  int64_t tasks() const { return image_blocks * row_blocks * column_blocks; }
+  int64_t slice_size() const { return problem.groups * packing.group_size(); }
+
+  int64_t task_bytes(int64_t row_count, int64_t column_count) const {
+    const int64_t input = rows.strip_size(row_count) * columns.strip_size(column_count) * problem.depth;
+    return (input + row_count * column_count * kBlockWidth<T>) * static_cast<int64_t>(sizeof(T));
+  }
+
+  void choose_blocking() {
+    const int64_t threads = max_threads();
+    column_block = columns.count;
+    while (column_block > 16 && task_bytes(1, column_block) > kStripBytes) column_block = ceil_div(column_block, 2);
+    const int64_t one = task_bytes(1, column_block);
+    const int64_t more = max(1, task_bytes(2, column_block) - one);
+    row_block = clamp(1 + (kStripBytes - one) / more, 1, rows.count);
+    column_block = ceil_div(columns.count, ceil_div(columns.count, column_block));
+    row_block = ceil_div(rows.count, ceil_div(rows.count, row_block));
+    image_block = 1;
+    if (row_block == rows.count && column_block == columns.count) {
+      image_block = clamp(min(kStripBytes / task_bytes(row_block, column_block), problem.images / threads), 1,
+                          problem.images);
+    }
+    image_blocks = ceil_div(problem.images, image_block);
+    row_blocks = ceil_div(rows.count, row_block);
+    column_blocks = ceil_div(columns.count, column_block);
+    const int64_t multiply_adds =
+        problem.images * rows.count * columns.count * slice_size() / kGrain;
+    slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
+    slices = clamp(slices, 1, max(1, kPartialSumBytes / (slice_size() * static_cast<int64_t>(sizeof(T)))));
+    parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
+  }
+
+  void run(T* sums) const {
+    const int64_t units = problem.groups * packing.blocks();
+    parallel_for(0, slices * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t slice = i / parts, part = i % parts;
+        run_slice(slice, part * units / parts, (part + 1) * units / parts, sums + slice * slice_size());
+      }
+      trim_workspace(Workspace::task);
+    });
+    parallel_for(0, units, max(1, kGrain / 8 * units / (slices * slice_size())), [&](int64_t begin, int64_t end) {
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t group = unit / packing.blocks(), block = unit % packing.blocks();
+        unpack_block(packing, static_cast<const T*>(sums) + group * packing.group_size() + packing.block_offset(block),
+                     slices, slice_size(), block, problem.grad_weight + group * problem.weight_group);
+      }
+    });
+  }
+
+  // The tasks of one slice for the blocks of k from begin to end, counted over all groups.
+  void run_slice(int64_t slice, int64_t begin, int64_t end, T* sums) const {
+    const int64_t blocks = packing.blocks();
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t block = unit % blocks;
+      zero(sums + unit / blocks * packing.group_size() + packing.block_offset(block),
+           packing.block_width(block) * packing.rows_per_block());
+    }
+    for (int64_t task = slice * tasks() / slices; task < (slice + 1) * tasks() / slices; ++task) {
+      for (int64_t group = begin / blocks; group * blocks < end; ++group) {
+        run_task(task, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
+                 sums + group * packing.group_size());
+      }
+    }
+  }
+
+  void run_task(int64_t task, int64_t group, int64_t begin, int64_t end, T* sums) const {
+    const int64_t column = task % column_blocks * column_block;
+    task /= column_blocks;
+    const int64_t row = task % row_blocks * row_block;
+    const int64_t image = task / row_blocks * image_block;
+    const int64_t row_count = min(row_block, rows.count - row);
+    const int64_t column_count = min(column_block, columns.count - column);
+    const int64_t image_count = min(image_block, problem.images - image);
+
+    const Map<const T> input{problem.input, problem.input_layout, rows.source, columns.source,
+                             problem.groups * problem.depth, group * problem.depth, problem.depth};
+    const Box input_box{image, image_count, rows.strip_begin(row), rows.strip_size(row_count), rows.grid,
+                        columns.strip_begin(column), columns.strip_size(column_count), columns.grid};
+    const Box grad_box{image, image_count, row, row_count, 1, column, column_count, 1};
+    const bool in_place = input.layout == Layout::nhwc && is_inside(input, input_box);
+    const int64_t input_size = in_place ? 0 : image_count * input_box.rows * input_box.columns * problem.depth;
+    const int64_t grad_offset = ceil_div(input_size, kLanes<T>) * kLanes<T>;
+    const int64_t grad_size = image_count * row_count * column_count * kBlockWidth<T>;
+    T* scratch = static_cast<T*>(
+        workspace(Workspace::task, (grad_offset + grad_size) * static_cast<int64_t>(sizeof(T))));
+    const Strip<const T> strip = in_place ? view_of(input, input_box) : copy_strip(input, input_box, scratch, problem.depth);
+
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t width = packing.block_width(block);
+      const int64_t channels = min(width, problem.width - block * kBlockWidth<T>);
+      const Map<const T> grad{problem.grad_output, problem.output_layout, rows.result, columns.result,
+                              problem.groups * problem.width, group * problem.width + block * kBlockWidth<T>, channels};
+      if (grad.layout == Layout::nhwc && channels == width) {
+        run_block(strip, view_of(grad, grad_box), grad_box, block, sums);
+        continue;
+      }
+      T* copy = scratch + grad_offset;
+      // The lanes beyond the last channel are summed too; any finite numbers will do.
+      if (channels < width) zero(copy, image_count * row_count * column_count * width);
+      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, sums);
+    }
+  }
+
+  void run_block(const Strip<const T>& input, const Strip<const T>& grad, const Box& box, int64_t block,
+                 T* sums) const {
+    const int64_t width = packing.block_width(block);
+    const int64_t tap_column = columns.step * input.pixel_stride;
+    const bool contiguous = tap_column == problem.depth;
+    const int64_t run = contiguous ? problem.depth * packing.columns.taps : problem.depth;
+    const int64_t runs = contiguous ? 1 : packing.columns.taps;
+    const int64_t row_taps = packing.rows.taps;
+    const int64_t tile_rows = clamp(kWindowElements / max(1, run), 1, min(kWindowRows, row_taps));
+    const int64_t tiles = ceil_div(run, kWindowElements / tile_rows);
+    WindowArguments<T> w{};
+    w.input_image = input.image_stride;
+    w.input_row = rows.stride * input.row_stride;
+    w.input_pixel = columns.stride * input.pixel_stride;
+    w.input_tap_row = rows.step * input.row_stride;
+    w.grad = grad.data;
+    w.grad_image = grad.image_stride;
+    w.grad_row = grad.row_stride;
+    w.grad_pixel = grad.pixel_stride;
+    w.images = box.images;
+    w.rows = box.rows;
+    w.columns = box.columns;
+    w.sums_tap_row = packing.columns.taps * problem.depth * width;
+    T* block_sums = sums + packing.block_offset(block);
+    for (int64_t r = 0; r < row_taps; r += tile_rows) {
+      const int64_t row_count = min(tile_rows, row_taps - r);
+      for (int64_t s = 0; s < runs; ++s) {
+        for (int64_t i = 0; i < tiles; ++i) {
+          const int64_t first = i * run / tiles, last = (i + 1) * run / tiles;
+          w.input = input.data + r * w.input_tap_row + s * tap_column + first;
+          w.sums = block_sums + r * w.sums_tap_row + (s * problem.depth + first) * width;
+          window_function<T>(static_cast<int>(row_count), static_cast<int>(last - first), width > kLanes<T>)(w);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+template <typename T>
+void weight_gradient(const WeightGradient<T>& problem) {
+  Driver<T> driver{problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0, 0};
+  driver.packing = {problem.depth, problem.width, tap_order(problem.rows, false), tap_order(problem.columns, false),
+                    problem.weight_depth, problem.weight_width, problem.weight_row, problem.weight_column};
+  driver.choose_blocking();
+  T* sums = static_cast<T*>(
+      workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(T))));
+  driver.run(sums);
+  trim_workspace(Workspace::call);
+}
+
+template void weight_gradient<float>(const WeightGradient<float>&);
+template void weight_gradient<double>(const WeightGradient<double>&);
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,215 @@
+// Maximum over windows, and its gradient.
+//
+//   output[p,q] = max over taps (r, s) in the map of input[row(p, r), column(q, s)];  offsets[p,q] = r * S + s of it
+//   grad_input[h,w] = sum over windows (p, q) that cover (h, w) of grad_output[p,q] where offsets[p,q] points at (h, w)
+//
+// Bytes: each tensor once (an offset is one byte); the taps that windows share come from the nearest cache.
+// FLOPs: a comparison (backward: an addition) per tap. Threads share rows of items (NHWC) or bands of planes (NCHW).
+// Vectors run over the channels (NHWC) or over a row of windows (NCHW); maximum, offset and sum stay in registers.
+// The gradient is a gather: each element compares the remembered offsets of the windows above it with its own place in
+// them, in the order of the windows, adding up in T. Nothing is accumulated in memory, results do not depend on
+// threads.
+#include "kernels/cpu/pool2d_pack.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+namespace {
+
+// The maxima of n neighbouring windows; store_codes_at(i, codes) gets what first_codes(i) and the taps make of the
+// offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap.
+template <typename T, typename FirstCodes, typename StoreCodes>
+D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n, T* output,
+                            FirstCodes&& first_codes, StoreCodes&& store_codes_at) {
+  using Code = lane_t<T>;
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    constexpr int kBlocks = blocks.value;
+    pack_t<T, kCount> best[kBlocks];
+    pack_t<Code, kCount> codes[kBlocks];
+    for (int b = 0; b < kBlocks; ++b) {
+      best[b] = spread<kCount>(-static_cast<T>(__builtin_inf()));
+      codes[b] = first_codes(count, i + b * kCount);
+    }
+    for (const Tap* row = rows.begin; row != rows.end; ++row) {
+      for (const Tap* column = columns.begin; column != columns.end; ++column) {
+        const T* from = source + (row->place * row_pitch + column->place + i);
+        const auto code = spread<kCount>(static_cast<Code>(row->code + column->code));
+        for (int b = 0; b < kBlocks; ++b) {
+          const auto value = load_pack<kCount>(from + b * kCount);
+          const auto wins = (value > best[b]) | (value != value);
+          best[b] = wins ? value : best[b];
+          codes[b] = wins ? code : codes[b];
+        }
+      }
+    }
+    for (int b = 0; b < kBlocks; ++b) {
+      store_pack(output + i + b * kCount, best[b]);
+      store_codes_at(count, i + b * kCount, codes[b]);
+    }
+  });
+}
+
+// The gradients of n neighbouring inputs: what the windows in the taps pass on to them.
+template <typename T, typename Offset>
+D2L_INLINE void sum_of_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
+                                     TapRange columns, int64_t n, T* grad_input) {
+  using Code = lane_t<T>;
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    constexpr int kBlocks = blocks.value;
+    pack_t<T, kCount> sum[kBlocks] = {};
+    for (const Tap* row = rows.begin; row != rows.end; ++row) {
+      for (const Tap* column = columns.begin; column != columns.end; ++column) {
+        const int64_t at = row->place * row_pitch + column->place + i;
+        const auto here = spread<kCount>(static_cast<Code>(row->code + column->code));
+        for (int b = 0; b < kBlocks; ++b) {
+          const auto matches = load_codes<Code, kCount>(offsets + at + b * kCount) == here;
+          sum[b] += matches ? load_pack<kCount>(grad_output + at + b * kCount) : pack_t<T, kCount>{};
+        }
+      }
+    }
+    for (int b = 0; b < kBlocks; ++b) store_pack(grad_input + i + b * kCount, sum[b]);
+  });
+}
+
+D2L_INLINE int64_t first_code(TapRange taps) { return taps.begin == taps.end ? 0 : taps.begin->code; }
+
+// The source rows [begin, end) that a band of items reads.
+D2L_INLINE Span rows_read(AxisTaps axis, Span items) {
+  Span rows{INT64_MAX, 0};
+  for (int64_t i = axis.first[items.begin]; i < axis.first[items.end]; ++i) {
+    rows.begin = min(rows.begin, axis.taps[i].place);
+    rows.end = max(rows.end, axis.taps[i].place + 1);
+  }
+  return rows;
+}
+
+D2L_INLINE Span rows_of_band(const Pool2dNchw& work, int64_t unit) {
+  const int64_t begin = unit % work.bands * work.band_rows;
+  return {begin, min(begin + work.band_rows, work.rows)};
+}
+
+}  // namespace
+
+template <typename T, typename Offset>
+void max_pool2d_nhwc(const Pool2dNhwc& work, const T* input, T* output, Offset* offsets, Span units) {
+  const int64_t row_pitch = work.source_columns * work.channels;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const T* image = input + unit / work.rows * work.source_rows * row_pitch;
+    const TapRange rows = taps_of(work.row_taps, unit % work.rows);
+    for (int64_t q = 0; q < work.columns; ++q) {
+      const TapRange columns = taps_of(work.column_taps, q);
+      const int64_t at = (unit * work.columns + q) * work.channels;
+      const auto first = static_cast<lane_t<T>>(first_code(rows) + first_code(columns));
+      const auto first_codes = [&](auto count, int64_t) { return spread<count.value>(first); };
+      if (offsets != nullptr) {
+        max_of_taps(
+            image, row_pitch, rows, columns, work.channels, output + at, first_codes,
+            [&](auto count, int64_t i, auto codes) { store_codes<lane_t<T>, count.value>(offsets + at + i, codes); });
+      } else {
+        max_of_taps(image, row_pitch, rows, columns, work.channels, output + at, first_codes,
+                    [](auto, int64_t, auto) {});
+      }
+    }
+  }
+}
+
+template <typename T, typename Offset>
+void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const T* grad_output, const Offset* offsets, T* grad_input,
+                                Span units) {
+  const int64_t row_pitch = work.source_columns * work.channels;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const int64_t image = unit / work.rows * work.source_rows * row_pitch;
+    const TapRange rows = taps_of(work.row_taps, unit % work.rows);
+    for (int64_t w = 0; w < work.columns; ++w) {
+      sum_of_matching_taps(grad_output + image, offsets + image, row_pitch, rows, taps_of(work.column_taps, w),
+                           work.channels, grad_input + (unit * work.columns + w) * work.channels);
+    }
+  }
+}
+
+template <typename T, typename Offset>
+void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first_columns, T* output, Offset* offsets,
+                     T* scratch, Span units) {
+  const int64_t scratch_pitch = work.stride * work.phase_length;
+  const TapRange columns = taps_of(work.column_taps, 0);
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const int64_t plane = unit / work.bands;
+    const T* source = input + plane * work.source_rows * work.source_columns;
+    const Span band = rows_of_band(work, unit);
+    Span filled{0, 0};
+    if (work.copies_rows) {
+      filled = rows_read(work.row_taps, band);
+      for (int64_t h = filled.begin; h < filled.end; ++h) {
+        split_row(source + h * work.source_columns, work.source_columns, work.stride, work.pad, work.phase_length,
+                  scratch + (h - filled.begin) * scratch_pitch);
+      }
+      source = scratch;
+    }
+    const int64_t row_pitch = work.copies_rows ? scratch_pitch : work.source_columns;
+    source -= filled.begin * row_pitch;
+    for (int64_t p = band.begin; p < band.end; ++p) {
+      const TapRange rows = taps_of(work.row_taps, p);
+      const auto first_row = static_cast<lane_t<T>>(first_code(rows));
+      const int64_t at = (plane * work.rows + p) * work.columns;
+      const auto first_codes = [&](auto count, int64_t i) {
+        return load_codes<lane_t<T>, count.value>(first_columns + i) + first_row;
+      };
+      if (offsets != nullptr) {
+        max_of_taps(
+            source, row_pitch, rows, columns, work.columns, output + at, first_codes,
+            [&](auto count, int64_t i, auto codes) { store_codes<lane_t<T>, count.value>(offsets + at + i, codes); });
+      } else {
+        max_of_taps(source, row_pitch, rows, columns, work.columns, output + at, first_codes,
+                    [](auto, int64_t, auto) {});
+      }
+    }
+  }
+}
+
+template <typename T, typename Offset>
+void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, const Offset* offsets, T* grad_input,
+                                T* scratch, Offset* offset_scratch, Span units) {
+  const int64_t row_pitch = work.margin + work.phase_length;
+  const int64_t copied = min(work.source_columns, work.phase_length);
+  T* phases = scratch;
+  T* gradients = scratch + work.stride * work.phase_length;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const int64_t plane = unit / work.bands;
+    const Span band = rows_of_band(work, unit);
+    const Span filled = rows_read(work.row_taps, band);
+    for (int64_t p = filled.begin; p < filled.end; ++p) {
+      const int64_t from = (plane * work.source_rows + p) * work.source_columns;
+      const int64_t to = (p - filled.begin) * row_pitch + work.margin;
+      copy_row(grad_output + from, copied, gradients + to);
+      __builtin_memcpy(offset_scratch + to, offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
+    }
+    const int64_t skipped = filled.begin < filled.end ? filled.begin * row_pitch : 0;
+    for (int64_t h = band.begin; h < band.end; ++h) {
+      T* row = grad_input + (plane * work.rows + h) * work.columns;
+      if (work.stride == 1) {
+        sum_of_matching_taps(gradients - skipped + work.pad, offset_scratch - skipped + work.pad, row_pitch,
+                             taps_of(work.row_taps, h), taps_of(work.column_taps, 0), work.columns, row);
+        continue;
+      }
+      for (int64_t phase = 0; phase < work.stride; ++phase) {
+        sum_of_matching_taps(gradients - skipped, offset_scratch - skipped, row_pitch, taps_of(work.row_taps, h),
+                             taps_of(work.column_taps, phase), work.phase_length, phases + phase * work.phase_length);
+      }
+      merge_row(phases, work.columns, work.stride, work.pad, work.phase_length, row);
+    }
+  }
+}
+
+#define D2L_INSTANTIATE(T, Offset)                                                                  \
+  template void max_pool2d_nhwc(const Pool2dNhwc&, const T*, T*, Offset*, Span);                    \
+  template void max_pool2d_input_grad_nhwc(const Pool2dNhwc&, const T*, const Offset*, T*, Span);   \
+  template void max_pool2d_nchw(const Pool2dNchw&, const T*, const Offset*, T*, Offset*, T*, Span); \
+  template void max_pool2d_input_grad_nchw(const Pool2dNchw&, const T*, const Offset*, T*, T*, Offset*, Span);
+
+D2L_INSTANTIATE(float, uint8_t)
+D2L_INSTANTIATE(float, int32_t)
+D2L_INSTANTIATE(double, uint8_t)
+D2L_INSTANTIATE(double, int32_t)
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

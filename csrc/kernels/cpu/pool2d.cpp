@@ -1,0 +1,388 @@
+#include "kernels/cpu/pool2d.h"
+
+#include <functional>
+#include <limits>
+
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/pool2d_tables.h"
+
+namespace d2l::cpu {
+
+namespace {
+
+constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
+constexpr int64_t kScratchBytes = 32768;     // of a band of rows: well inside the first cache
+constexpr int64_t kElementsPerStep = 1024;   // of rows that are pooled as one
+
+template <typename Function>
+void parallel_units(int64_t units, int64_t elements, Function&& function) {
+  if (units == 0) return;
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask * units / std::max<int64_t>(1, elements));
+  parallel_for(0, units, grain, [&](int64_t begin, int64_t end) { function(Span{begin, end}); });
+}
+
+int64_t elements_of(const Pool2dShape& shape) { return shape.N * shape.C * (shape.H * shape.W + shape.P * shape.Q); }
+
+// A map of one channel is the same in both layouts, and columns make longer vectors than one channel.
+bool runs_over_channels(const Pool2dShape& shape, Layout layout) { return layout == Layout::nhwc && shape.C > 1; }
+
+Pool2dNhwc forward_nhwc(const Pool2dShape& shape, const AxisTable& rows, const AxisTable& columns) {
+  return {shape.P, shape.Q, shape.H, shape.W, shape.C, rows.view(), columns.view()};
+}
+
+Pool2dNhwc backward_nhwc(const Pool2dShape& shape, const AxisTable& rows, const AxisTable& columns) {
+  return {shape.H, shape.W, shape.P, shape.Q, shape.C, rows.view(), columns.view()};
+}
+
+Pool2dNchw forward_nchw(const Pool2dShape& shape, const AxisTable& rows) {
+  Pool2dNchw work{};
+  work.rows = shape.P;
+  work.columns = shape.Q;
+  work.source_rows = shape.H;
+  work.source_columns = shape.W;
+  work.band_rows = work.bands = work.stride = 1;
+  work.row_taps = rows.view();
+  return work;
+}
+
+Pool2dNchw backward_nchw(const Pool2dShape& shape, const AxisTable& rows) {
+  Pool2dNchw work = forward_nchw(shape, rows);
+  std::swap(work.rows, work.source_rows);
+  std::swap(work.columns, work.source_columns);
+  return work;
+}
+
+void set_bands(Pool2dNchw& work, int64_t bytes_per_item_row) {
+  work.band_rows = std::clamp<int64_t>(kScratchBytes / bytes_per_item_row, 1, work.rows);
+  work.bands = ceil_div(work.rows, work.band_rows);
+}
+
+// Where an offset points to. Outside the map for a window that has no tap inside.
+struct Place {
+  int64_t h, w;
+};
+Place place_of(const Pool2dShape& shape, int64_t p, int64_t q, int64_t offset) {
+  const Window rows = shape.rows(p);
+  const Window columns = shape.columns(q);
+  return {rows.begin + offset / shape.S * rows.step, columns.begin + offset % shape.S * columns.step};
+}
+
+// Calls visit(output element, input element of its place, or -1 if outside the map, place) for the outputs of an image
+// (NHWC) or of a plane (NCHW), in order.
+template <typename Offset, typename Visit>
+void visit_places(const Pool2dShape& shape, Layout layout, const Offset* offsets, int64_t unit, Visit&& visit) {
+  const int64_t channels = layout == Layout::nhwc ? shape.C : 1;
+  int64_t output = unit * shape.P * shape.Q * channels;
+  for (int64_t p = 0; p < shape.P; ++p) {
+    for (int64_t q = 0; q < shape.Q; ++q) {
+      for (int64_t c = 0; c < channels; ++c, ++output) {
+        const Place place = place_of(shape, p, q, static_cast<int64_t>(offsets[output]));
+        const bool inside = place.h >= 0 && place.h < shape.H && place.w >= 0 && place.w < shape.W;
+        const int64_t pixel = (unit * shape.H + place.h) * shape.W + place.w;
+        visit(output, inside ? pixel * channels + c : -1, place);
+      }
+    }
+  }
+}
+
+template <typename Function>
+void parallel_images(const Pool2dShape& shape, Layout layout, Function&& function) {
+  const int64_t units = layout == Layout::nhwc ? shape.N : shape.N * shape.C;
+  parallel_units(units, elements_of(shape), [&](Span span) {
+    for (int64_t unit = span.begin; unit < span.end; ++unit) function(unit);
+  });
+}
+
+// Columns innermost, windows of any shape.
+template <typename T, typename Offset>
+void max_pool2d_any_nchw(const Pool2dShape& shape, const T* input, T* output, Offset* offsets) {
+  const AxisTable row_table = tabulate_windows({shape, true}, shape.W, shape.S);
+  const AxisTable column_table = tabulate_windows({shape, false}, 1, 1);
+  const AxisTaps rows = row_table.view();
+  const AxisTaps columns = column_table.view();
+  parallel_images(shape, Layout::nchw, [&](int64_t unit) {
+    const T* plane = input + unit * shape.H * shape.W;
+    int64_t at = unit * shape.P * shape.Q;
+    for (int64_t p = 0; p < shape.P; ++p) {
+      for (int64_t q = 0; q < shape.Q; ++q, ++at) {
+        T best = -std::numeric_limits<T>::infinity();
+        int64_t code = 0;
+        if (rows.first[p] < rows.first[p + 1]) code += rows.taps[rows.first[p]].code;
+        if (columns.first[q] < columns.first[q + 1]) code += columns.taps[columns.first[q]].code;
+        for (int64_t i = rows.first[p]; i < rows.first[p + 1]; ++i) {
+          for (int64_t j = columns.first[q]; j < columns.first[q + 1]; ++j) {
+            const T value = plane[rows.taps[i].place + columns.taps[j].place];
+            if (value > best || value != value) {
+              best = value;
+              code = rows.taps[i].code + columns.taps[j].code;
+            }
+          }
+        }
+        output[at] = best;
+        if (offsets != nullptr) offsets[at] = static_cast<Offset>(code);
+      }
+    }
+  });
+}
+
+template <typename T, typename Offset>
+void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phased, const T* input, T* output,
+                            Offset* offsets) {
+  const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
+  Pool2dNchw work = forward_nchw(shape, rows);
+  work.stride = phased.stride;
+  work.pad = phased.pad;
+  work.phase_length = shape.Q + phased.reach();
+  work.copies_rows = phased.stride > 1 || phased.pad > 0 || work.phase_length > shape.W;
+  const AxisTable columns = phased.forward_taps(work.phase_length);
+  work.column_taps = columns.view();
+  const int64_t row_elements = work.stride * work.phase_length;
+  set_bands(work, row_elements * static_cast<int64_t>(sizeof(T)) * ceil_div(shape.H, shape.P));
+
+  std::vector<Offset> first_columns(static_cast<size_t>(shape.Q));
+  for (int64_t q = 0; q < shape.Q; ++q) {
+    const Window window = shape.columns(q);
+    const int64_t skipped = window.begin < 0 ? ceil_div(-window.begin, window.step) : 0;
+    const bool any = window.begin + skipped * window.step < std::min(window.end, shape.W);
+    first_columns[static_cast<size_t>(q)] = static_cast<Offset>(any ? skipped : 0);
+  }
+  const size_t scratch_size =
+      work.copies_rows ? static_cast<size_t>(rows.largest_span(work.band_rows) * row_elements) : 0;
+  parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
+    std::vector<T> scratch(scratch_size, -std::numeric_limits<T>::infinity());
+    D2L_CALL_BEST(max_pool2d_nchw, work, input, first_columns.data(), output, offsets, scratch.data(), units);
+  });
+}
+
+template <typename T, typename Offset>
+void max_pool2d_input_grad_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phased, const T* grad_output,
+                                       const Offset* offsets, T* grad_input) {
+  const AxisTable rows = tabulate_covers({shape, true}, 1, [&](int64_t, int64_t tap) { return tap * shape.S; });
+  const AxisTable columns = phased.backward_taps();
+  Pool2dNchw work = backward_nchw(shape, rows);
+  work.column_taps = columns.view();
+  work.stride = phased.stride;
+  work.pad = phased.pad;
+  work.phase_length = ceil_div(shape.W + phased.pad, phased.stride);
+  work.margin = phased.reach();
+  const int64_t row_elements = work.margin + work.phase_length;
+  set_bands(work, row_elements * static_cast<int64_t>(sizeof(T) + sizeof(Offset)));
+  const int64_t band_elements = rows.largest_span(work.band_rows) * row_elements;
+  parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
+    std::vector<T> scratch(static_cast<size_t>(work.stride * work.phase_length + band_elements));
+    std::vector<Offset> offset_scratch(static_cast<size_t>(band_elements));
+    D2L_CALL_BEST(max_pool2d_input_grad_nchw, work, grad_output, offsets, grad_input, scratch.data(),
+                  offset_scratch.data(), units);
+  });
+}
+
+// The divisors of all windows.
+template <typename T>
+class Divisors {
+ public:
+  explicit Divisors(const Pool2dShape& shape)
+      : rows_(static_cast<size_t>(shape.P)), columns_(static_cast<size_t>(shape.Q)) {
+    for (int64_t p = 0; p < shape.P; ++p)
+      rows_[static_cast<size_t>(p)] = static_cast<T>(PoolAxis{shape, true}.divisor(p));
+    for (int64_t q = 0; q < shape.Q; ++q)
+      columns_[static_cast<size_t>(q)] = static_cast<T>(PoolAxis{shape, false}.divisor(q));
+  }
+
+  WindowSizes<T> view() const {
+    const bool uniform = all_equal(rows_) && all_equal(columns_) && !rows_.empty() && !columns_.empty();
+    return {rows_.data(), columns_.data(), uniform ? rows_[0] * columns_[0] : T(0)};
+  }
+
+ private:
+  static bool all_equal(const std::vector<T>& values) {
+    return std::adjacent_find(values.begin(), values.end(), std::not_equal_to<T>()) == values.end();
+  }
+
+  std::vector<T> rows_, columns_;
+};
+
+template <typename T>
+void avg_pool2d_in_nchw(const Pool2dShape& shape, const T* input, T* output) {
+  const PhasedColumns phased(shape);
+  const Divisors<T> divisors(shape);
+  const WindowSizes<T> sizes = divisors.view();
+  const AxisTable rows = tabulate_windows({shape, true}, 1, 0);
+  Pool2dNchw work = forward_nchw(shape, rows);
+  AxisTable columns;
+  std::vector<Span> spans;
+  if (phased.possible) {
+    if (sizes.uniform != 0 && phased.tile(shape)) work.band_rows = std::max<int64_t>(1, kElementsPerStep / shape.W);
+    work.stride = phased.stride;
+    work.pad = phased.pad;
+    work.phase_length = work.band_rows * shape.Q + phased.reach();
+    work.copies_rows = phased.stride > 1 || phased.pad > 0 || work.phase_length > work.band_rows * shape.W;
+    columns = phased.forward_taps(work.phase_length);
+    work.column_taps = columns.view();
+  } else {
+    for (int64_t q = 0; q < shape.Q; ++q) {
+      const Window window = shape.columns(q);
+      spans.push_back({std::max<int64_t>(window.begin, 0), std::min(window.end, shape.W)});
+    }
+    work.spans = spans.data();
+  }
+  const int64_t scratch_size = work.band_rows * shape.W + work.stride * work.phase_length;
+  parallel_units(shape.N * shape.C * shape.P, elements_of(shape), [&](Span units) {
+    std::vector<T> scratch(static_cast<size_t>(scratch_size));
+    D2L_CALL_BEST(avg_pool2d_nchw, work, sizes, input, output, scratch.data(), units);
+  });
+}
+
+// Runs of columns that lie in the same windows, with these windows.
+AxisTable merge_equal_columns(const AxisTable& covers, std::vector<Span>& spans) {
+  AxisTable merged;
+  const AxisTaps taps = covers.view();
+  const auto same_place = [](const Tap& a, const Tap& b) { return a.place == b.place; };
+  for (int64_t w = 0; w < covers.items(); ++w) {
+    const Tap* begin = taps.taps + taps.first[w];
+    const Tap* end = taps.taps + taps.first[w + 1];
+    if (w > 0 && std::equal(taps.taps + taps.first[w - 1], begin, begin, end, same_place)) {
+      ++spans.back().end;
+      continue;
+    }
+    spans.push_back({w, w + 1});
+    for (const Tap* tap = begin; tap != end; ++tap) merged.add(tap->place, tap->code);
+    merged.end_item();
+  }
+  return merged;
+}
+
+template <typename T>
+void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_output, T* grad_input) {
+  const PhasedColumns phased(shape);
+  const Divisors<T> divisors(shape);
+  const WindowSizes<T> sizes = divisors.view();
+  const PoolAxis vertical{shape, true};
+  const AxisTable rows = tabulate_covers(vertical, 1, [&](int64_t p, int64_t) { return vertical.divisor(p); });
+  Pool2dNchw work = backward_nchw(shape, rows);
+  AxisTable columns;
+  std::vector<Span> spans;
+  if (phased.possible) {
+    const bool as_one = sizes.uniform != 0 && phased.tile(shape);
+    if (as_one) work.band_rows = std::max<int64_t>(1, kElementsPerStep / shape.W);
+    work.stride = phased.stride;
+    work.pad = phased.pad;
+    work.phase_length = as_one ? work.band_rows * shape.Q : ceil_div(shape.W + phased.pad, phased.stride);
+    work.margin = phased.reach();
+    columns = phased.backward_taps();
+  } else {
+    columns = merge_equal_columns(tabulate_covers({shape, false}, 1, [](int64_t, int64_t) { return 0; }), spans);
+    work.spans = spans.data();
+    work.span_count = columns.items();
+  }
+  work.column_taps = columns.view();
+  const int64_t sums_size = work.margin + std::max(work.phase_length, work.band_rows * shape.Q);
+  parallel_units(shape.N * shape.C * shape.H, elements_of(shape), [&](Span units) {
+    std::vector<T> scratch(static_cast<size_t>(work.stride * work.phase_length + sums_size));
+    D2L_CALL_BEST(avg_pool2d_input_grad_nchw, work, sizes, grad_output, grad_input, scratch.data(), units);
+  });
+}
+
+}  // namespace
+
+template <typename T, typename Offset>
+void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output, Offset* offsets) {
+  if (shape.N * shape.C * shape.P * shape.Q == 0) return;
+  if (runs_over_channels(shape, layout)) {
+    const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
+    const AxisTable columns = tabulate_windows({shape, false}, shape.C, 1);
+    const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
+    parallel_units(shape.N * shape.P, elements_of(shape),
+                   [&](Span units) { D2L_CALL_BEST(max_pool2d_nhwc, work, input, output, offsets, units); });
+  } else if (const PhasedColumns phased(shape); phased.possible) {
+    max_pool2d_phased_nchw(shape, phased, input, output, offsets);
+  } else {
+    max_pool2d_any_nchw(shape, input, output, offsets);
+  }
+}
+
+template <typename T, typename Offset>
+void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, const Offset* offsets,
+                           T* grad_input) {
+  if (shape.N * shape.C * shape.H * shape.W == 0) return;
+  if (runs_over_channels(shape, layout)) {
+    const AxisTable rows = tabulate_covers({shape, true}, 1, [&](int64_t, int64_t tap) { return tap * shape.S; });
+    const AxisTable columns = tabulate_covers({shape, false}, shape.C, [](int64_t, int64_t tap) { return tap; });
+    const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
+    parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
+      D2L_CALL_BEST(max_pool2d_input_grad_nhwc, work, grad_output, offsets, grad_input, units);
+    });
+  } else if (const PhasedColumns phased(shape); phased.possible) {
+    max_pool2d_input_grad_phased_nchw(shape, phased, grad_output, offsets, grad_input);
+  } else {
+    parallel_images(shape, Layout::nchw, [&](int64_t plane) {
+      std::fill_n(grad_input + plane * shape.H * shape.W, shape.H * shape.W, T(0));
+      visit_places(shape, Layout::nchw, offsets, plane, [&](int64_t output, int64_t input, Place) {
+        if (input >= 0) grad_input[input] += grad_output[output];
+      });
+    });
+  }
+}
+
+template <typename T, typename Offset>
+void max_pool2d_gather(const Pool2dShape& shape, Layout layout, const T* input, const Offset* offsets, T* output) {
+  parallel_images(shape, layout, [&](int64_t image) {
+    visit_places(shape, layout, offsets, image,
+                 [&](int64_t to, int64_t from, Place) { output[to] = from >= 0 ? input[from] : T(0); });
+  });
+}
+
+template <typename Offset>
+void max_pool2d_indices(const Pool2dShape& shape, Layout layout, const Offset* offsets, int64_t* indices) {
+  parallel_images(shape, layout, [&](int64_t image) {
+    visit_places(shape, layout, offsets, image,
+                 [&](int64_t to, int64_t, Place place) { indices[to] = place.h * shape.W + place.w; });
+  });
+}
+
+template <typename T>
+void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output) {
+  if (shape.N * shape.C * shape.P * shape.Q == 0) return;
+  if (!runs_over_channels(shape, layout)) return avg_pool2d_in_nchw(shape, input, output);
+  const Divisors<T> divisors(shape);
+  const WindowSizes<T> sizes = divisors.view();
+  const AxisTable rows = tabulate_windows({shape, true}, 1, 0);
+  const AxisTable columns = tabulate_windows({shape, false}, shape.C, 0);
+  const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
+  parallel_units(shape.N * shape.P, elements_of(shape),
+                 [&](Span units) { D2L_CALL_BEST(avg_pool2d_nhwc, work, sizes, input, output, units); });
+}
+
+template <typename T>
+void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, T* grad_input) {
+  if (shape.N * shape.C * shape.H * shape.W == 0) return;
+  if (!runs_over_channels(shape, layout)) return avg_pool2d_input_grad_in_nchw(shape, grad_output, grad_input);
+  const T uniform_size = Divisors<T>(shape).view().uniform;
+  const PoolAxis vertical{shape, true};
+  const PoolAxis horizontal{shape, false};
+  const AxisTable rows = tabulate_covers(vertical, 1, [&](int64_t p, int64_t) { return vertical.divisor(p); });
+  const AxisTable columns =
+      tabulate_covers(horizontal, shape.C, [&](int64_t q, int64_t) { return horizontal.divisor(q); });
+  const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
+  parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
+    D2L_CALL_BEST(avg_pool2d_input_grad_nhwc, work, uniform_size, grad_output, grad_input, units);
+  });
+}
+
+#define D2L_INSTANTIATE(T, Offset)                                                              \
+  template void max_pool2d(const Pool2dShape&, Layout, const T*, T*, Offset*);                  \
+  template void max_pool2d_input_grad(const Pool2dShape&, Layout, const T*, const Offset*, T*); \
+  template void max_pool2d_gather(const Pool2dShape&, Layout, const T*, const Offset*, T*);
+
+D2L_INSTANTIATE(float, uint8_t)
+D2L_INSTANTIATE(float, int32_t)
+D2L_INSTANTIATE(double, uint8_t)
+D2L_INSTANTIATE(double, int32_t)
+
+template void max_pool2d_indices(const Pool2dShape&, Layout, const uint8_t*, int64_t*);
+template void max_pool2d_indices(const Pool2dShape&, Layout, const int32_t*, int64_t*);
+template void avg_pool2d(const Pool2dShape&, Layout, const float*, float*);
+template void avg_pool2d(const Pool2dShape&, Layout, const double*, double*);
+template void avg_pool2d_input_grad(const Pool2dShape&, Layout, const float*, float*);
+template void avg_pool2d_input_grad(const Pool2dShape&, Layout, const double*, double*);
+
+}  // namespace d2l::cpu

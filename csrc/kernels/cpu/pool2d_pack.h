@@ -1,0 +1,254 @@
+// Vectors of any power-of-two length for the pooling kernels, and the loops that cover a run of elements with them.
+// Only for *_kernel.cpp (see capability.h).
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/integers.h"
+#include "kernels/cpu/pool2d_kernel.h"
+#include "kernels/cpu/vec.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+// The taps of one item along one axis.
+struct TapRange {
+  const Tap* begin;
+  const Tap* end;
+};
+
+D2L_INLINE TapRange taps_of(AxisTaps axis, int64_t item) {
+  return {axis.taps + axis.first[item], axis.taps + axis.first[item + 1]};
+}
+
+template <typename T, int kCount>
+struct Pack {
+  typedef T type __attribute__((vector_size(kCount * sizeof(T))));
+};
+template <typename T, int kCount>
+using pack_t = typename Pack<T, kCount>::type;
+
+// Signed integer as wide as T: what a comparison of T gives in each lane.
+template <typename T>
+struct Lane;
+template <>
+struct Lane<float> {
+  using type = int32_t;
+};
+template <>
+struct Lane<double> {
+  using type = int64_t;
+};
+template <typename T>
+using lane_t = typename Lane<T>::type;
+
+template <int kValue>
+struct Int {
+  static constexpr int value = kValue;
+};
+
+template <int kCount, typename T>
+D2L_INLINE pack_t<T, kCount> load_pack(const T* from) {
+  pack_t<T, kCount> value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <typename To, typename Value>
+D2L_INLINE void store_pack(To* to, Value value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+
+template <int kCount, typename T>
+D2L_INLINE pack_t<T, kCount> spread(T value) {
+  return value - pack_t<T, kCount>{};
+}
+
+// Offsets are computed in lanes as wide as T. The compiler converts bytes one by one, hence the instructions.
+template <typename Code, int kCount, typename Offset>
+D2L_INLINE pack_t<Code, kCount> load_codes(const Offset* from) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 16) {
+    return (pack_t<Code, kCount>)_mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)load_pack<16>(from));
+  }
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 8 && kCount == 8) {
+    return (pack_t<Code, kCount>)_mm512_maskz_cvtepu8_epi64(0xff,
+                                                            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 8) {
+    return (pack_t<Code, kCount>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 4) {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, from, sizeof(bytes));
+    const __m128i words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), _mm_setzero_si128());
+    return (pack_t<Code, kCount>)_mm_unpacklo_epi16(words, _mm_setzero_si128());
+  }
+#endif
+  return __builtin_convertvector(load_pack<kCount>(from), pack_t<Code, kCount>);
+}
+
+template <typename Code, int kCount, typename Offset>
+D2L_INLINE void store_codes(Offset* to, pack_t<Code, kCount> codes) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 16) {
+    store_pack(to, _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)codes));
+    return;
+  }
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 8 && kCount == 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi64_epi8(0xff, (__m512i)codes));
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 8) {
+    const __m256i all = (__m256i)codes;
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+    return;
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4 && kCount == 4) {
+    const __m128i words = _mm_packs_epi32((__m128i)codes, (__m128i)codes);
+    const int32_t bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    __builtin_memcpy(to, &bytes, sizeof(bytes));
+    return;
+  }
+#endif
+  store_pack(to, __builtin_convertvector(codes, pack_t<Offset, kCount>));
+}
+
+// Calls body(Int<count>, Int<blocks>, i) so that [i, i + count * blocks) cover [0, n). The last call may cover elements
+// that were covered before: body must give the same results again, and must not accumulate in memory.
+template <int kCount, int kBlocks, typename Body>
+D2L_INLINE void for_each_pack(int64_t n, Body&& body) {
+  int64_t i = 0;
+  if constexpr (kBlocks > 1) {
+    for (; i + kCount * kBlocks <= n; i += kCount * kBlocks) body(Int<kCount>{}, Int<kBlocks>{}, i);
+  }
+  for (; i < n; i += kCount) body(Int<kCount>{}, Int<1>{}, i + kCount <= n ? i : n - kCount);
+}
+
+// The same, with the longest packs that fit into n elements of T.
+template <typename T, typename Body>
+D2L_INLINE void for_each_pack(int64_t n, Body&& body) {
+  constexpr int kLongest = kLanes<T>;
+  constexpr int kShortest = 16 / static_cast<int>(sizeof(T));
+  if (n >= kLongest) return for_each_pack<kLongest, 4>(n, body);
+  if constexpr (kLongest > 2 * kShortest) {
+    if (n >= 2 * kShortest) return for_each_pack<2 * kShortest, 1>(n, body);
+  }
+  if constexpr (kLongest > kShortest) {
+    if (n >= kShortest) return for_each_pack<kShortest, 1>(n, body);
+  }
+  for_each_pack<1, 1>(n, body);
+}
+
+template <typename Value, int... kIndices>
+D2L_INLINE Value every_other(Value a, Value b, std::integer_sequence<int, kIndices...>, bool odd) {
+  return odd ? __builtin_shufflevector(a, b, (2 * kIndices + 1)...) : __builtin_shufflevector(a, b, (2 * kIndices)...);
+}
+
+template <typename Value, int... kIndices>
+D2L_INLINE Value zip(Value a, Value b, std::integer_sequence<int, kIndices...>, int first) {
+  constexpr int kCount = sizeof...(kIndices);
+  return first == 0 ? __builtin_shufflevector(a, b, (kIndices / 2 + kCount * (kIndices % 2))...)
+                    : __builtin_shufflevector(a, b, ((kCount + kIndices) / 2 + kCount * (kIndices % 2))...);
+}
+
+// The part of a phase that lies inside a row of `width` elements.
+D2L_INLINE int64_t phase_begin(int64_t phase, int64_t stride, int64_t pad) { return ceil_div(pad - phase, stride); }
+D2L_INLINE int64_t phase_end(int64_t phase, int64_t stride, int64_t pad, int64_t width, int64_t length) {
+  return max(0, min(length, ceil_div(width + pad - phase, stride)));
+}
+
+template <typename T>
+D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+    for (int b = 0; b < blocks.value; ++b) {
+      store_pack(to + i + b * count.value, load_pack<count.value>(from + i + b * count.value));
+    }
+  });
+}
+
+// Writes a row as its phases, each `length` long, leaving alone what lies outside the row.
+template <typename T>
+D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t pad, int64_t length, T* phases) {
+  if (stride == 1) {
+    copy_row(row, min(width, length - pad), phases + pad);
+    return;
+  }
+  int64_t paired_begin = 0, paired_end = 0;
+  if (stride == 2) {
+    paired_begin = phase_begin(0, 2, pad);
+    paired_end = max(paired_begin, phase_end(1, 2, pad, width, length));
+    const T* from = row + 2 * paired_begin - pad;
+    T* even = phases + paired_begin;
+    T* odd = even + length;
+    for_each_pack<T>(paired_end - paired_begin, [&](auto count, auto blocks, int64_t i) {
+      constexpr int kCount = count.value;
+      for (int b = 0; b < blocks.value; ++b, i += kCount) {
+        if constexpr (kCount == 1) {
+          even[i] = from[2 * i];
+          odd[i] = from[2 * i + 1];
+        } else {
+          const auto low = load_pack<kCount>(from + 2 * i);
+          const auto high = load_pack<kCount>(from + 2 * i + kCount);
+          constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
+          store_pack(even + i, every_other(low, high, kIndices, false));
+          store_pack(odd + i, every_other(low, high, kIndices, true));
+        }
+      }
+    });
+  }
+  for (int64_t phase = 0; phase < stride; ++phase) {
+    const int64_t end = phase_end(phase, stride, pad, width, length);
+    T* to = phases + phase * length;
+    for (int64_t i = phase_begin(phase, stride, pad); i < end; ++i) {
+      if (i == paired_begin && i < paired_end) i = paired_end;
+      if (i < end) to[i] = row[i * stride + phase - pad];
+    }
+  }
+}
+
+// The inverse.
+template <typename T>
+D2L_INLINE void merge_row(const T* phases, int64_t width, int64_t stride, int64_t pad, int64_t length, T* row) {
+  int64_t paired_begin = 0, paired_end = 0;
+  if (stride == 2) {
+    paired_begin = phase_begin(0, 2, pad);
+    paired_end = max(paired_begin, phase_end(1, 2, pad, width, length));
+    const T* even = phases + paired_begin;
+    const T* odd = even + length;
+    T* to = row + 2 * paired_begin - pad;
+    for_each_pack<T>(paired_end - paired_begin, [&](auto count, auto blocks, int64_t i) {
+      constexpr int kCount = count.value;
+      for (int b = 0; b < blocks.value; ++b, i += kCount) {
+        if constexpr (kCount == 1) {
+          to[2 * i] = even[i];
+          to[2 * i + 1] = odd[i];
+        } else {
+          const auto low = load_pack<kCount>(even + i);
+          const auto high = load_pack<kCount>(odd + i);
+          constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
+          store_pack(to + 2 * i, zip(low, high, kIndices, 0));
+          store_pack(to + 2 * i + kCount, zip(low, high, kIndices, 1));
+        }
+      }
+    });
+  }
+  for (int64_t phase = 0; phase < stride; ++phase) {
+    const int64_t end = phase_end(phase, stride, pad, width, length);
+    const T* from = phases + phase * length;
+    for (int64_t i = phase_begin(phase, stride, pad); i < end; ++i) {
+      if (i == paired_begin && i < paired_end) i = paired_end;
+      if (i < end) row[i * stride + phase - pad] = from[i];
+    }
+  }
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,69 @@
+// Transposition of a matrix in memory, a register block of kLanes x kLanes elements at a time. Only for kernel sources.
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/integers.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+template <int Offset, typename V, int... I>
+D2L_INLINE V interleave(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (Offset + I / 2 + (I % 2) * static_cast<int>(sizeof...(I)))...);
+}
+
+// rows[i][j] becomes rows[j][i]: log2(lanes) perfect shuffles of the whole block.
+template <typename T>
+D2L_INLINE void transpose_registers(vec_t<T> (&rows)[kLanes<T>]) {
+  constexpr int kHalf = kLanes<T> / 2;
+  constexpr auto kIndices = std::make_integer_sequence<int, kLanes<T>>{};
+#pragma GCC unroll 4
+  for (int distance = 1; distance < kLanes<T>; distance *= 2) {
+    vec_t<T> shuffled[kLanes<T>];
+#pragma GCC unroll 16
+    for (int i = 0; i < kHalf; ++i) {
+      shuffled[2 * i] = interleave<0>(rows[i], rows[i + kHalf], kIndices);
+      shuffled[2 * i + 1] = interleave<kHalf>(rows[i], rows[i + kHalf], kIndices);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) rows[i] = shuffled[i];
+  }
+}
+
+// to[column * to_stride + row] = from[row * from_stride + column].
+template <typename T>
+void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+  constexpr int kBlock = kLanes<T>;
+  for (int64_t row = 0; row < rows; row += kBlock) {
+    const int64_t row_count = min(kBlock, rows - row);
+    for (int64_t column = 0; column < columns; column += kBlock) {
+      const int64_t column_count = min(kBlock, columns - column);
+      const T* source = from + row * from_stride + column;
+      T* target = to + column * to_stride + row;
+      vec_t<T> block[kBlock];
+      if (row_count == kBlock && column_count == kBlock) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kBlock; ++i) block[i] = load(source + i * from_stride);
+        transpose_registers<T>(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < kBlock; ++i) store(target + i * to_stride, block[i]);
+      } else if (kVectorBytes == 64) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kBlock; ++i) {
+          block[i] = i < row_count ? load_partial(source + i * from_stride, column_count) : vec_t<T>{};
+        }
+        transpose_registers<T>(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < kBlock; ++i) {
+          if (i < column_count) store_partial(target + i * to_stride, block[i], row_count);
+        }
+      } else {
+        for (int64_t j = 0; j < column_count; ++j) {
+          for (int64_t i = 0; i < row_count; ++i) target[j * to_stride + i] = source[i * from_stride + j];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

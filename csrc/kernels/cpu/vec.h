@@ -1,0 +1,108 @@
+// One SIMD register of T, as wide as the capability the file is compiled for. Only for *_kernel.cpp (see capability.h).
+//
+// Vec<T>::type is a compiler vector type: + - * / and comparisons work per lane on every architecture, and a * b + c
+// becomes a fused multiply-add where the machine has one. Loads and stores need no alignment.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if !defined(D2L_CPU_CAPABILITY)
+#error "compile kernel sources once per capability, with -DD2L_CPU_CAPABILITY=baseline|avx2|avx512"
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define D2L_INLINE inline __attribute__((always_inline))
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// Lanes of a register of T.
+template <typename T>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
+
+template <typename T>
+struct Vec {
+  typedef T type __attribute__((vector_size(kVectorBytes)));
+};
+template <typename T>
+using vec_t = typename Vec<T>::type;
+
+template <typename T>
+D2L_INLINE vec_t<T> load(const T* from) {
+  vec_t<T> value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <typename T>
+D2L_INLINE void store(T* to, vec_t<T> value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+
+template <typename T>
+D2L_INLINE vec_t<T> broadcast(T value) {
+  return value - vec_t<T>{};  // x - 0 keeps every x, -0 and NaN included
+}
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The mask of the first `count` lanes of 32 bits.
+D2L_INLINE __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
+// The first `count` lanes (0 <= count <= lanes); the others read as 0 and stay unwritten. Memory beyond is not touched.
+template <typename T>
+D2L_INLINE vec_t<T> load_partial(const T* from, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return (vec_t<T>)_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), from);
+  } else if constexpr (sizeof(T) == 8) {
+    return (vec_t<T>)_mm512_maskz_loadu_epi64(static_cast<__mmask8>((1u << count) - 1), from);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return (vec_t<T>)_mm256_maskload_epi32(reinterpret_cast<const int*>(from), first_lanes(count));
+  } else if constexpr (sizeof(T) == 8) {
+    return (vec_t<T>)_mm256_maskload_epi32(reinterpret_cast<const int*>(from), first_lanes(2 * count));
+  }
+#endif
+  vec_t<T> value{};
+  __builtin_memcpy(&value, from, static_cast<size_t>(count) * sizeof(T));
+  return value;
+}
+
+template <typename T>
+D2L_INLINE void store_partial(T* to, vec_t<T> value, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_epi32(to, static_cast<__mmask16>((1u << count) - 1), (__m512i)value);
+    return;
+  } else if constexpr (sizeof(T) == 8) {
+    _mm512_mask_storeu_epi64(to, static_cast<__mmask8>((1u << count) - 1), (__m512i)value);
+    return;
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(to), first_lanes(count), (__m256i)value);
+    return;
+  } else if constexpr (sizeof(T) == 8) {
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(to), first_lanes(2 * count), (__m256i)value);
+    return;
+  }
+#endif
+  __builtin_memcpy(to, &value, static_cast<size_t>(count) * sizeof(T));
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,54 @@
+#include "kernels/cpu/workspace.h"
+
+#include <cstddef>
+#include <new>
+
+namespace d2l::cpu {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+constexpr int64_t kKeptBytes = int64_t{64} << 20;
+
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { release(); }
+
+  void* reserve(int64_t bytes) {
+    if (bytes > size_) {
+      release();
+      data_ = ::operator new(static_cast<size_t>(bytes), kAlignment);
+      size_ = bytes;
+    }
+    return data_;
+  }
+
+  void trim() {
+    if (size_ > kKeptBytes) release();
+  }
+
+ private:
+  void release() {
+    ::operator delete(data_, kAlignment);
+    data_ = nullptr;
+    size_ = 0;
+  }
+
+  void* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+Buffer& buffer(Workspace purpose) {
+  thread_local Buffer buffers[2];
+  return buffers[static_cast<int>(purpose)];
+}
+
+}  // namespace
+
+void* workspace(Workspace purpose, int64_t bytes) { return buffer(purpose).reserve(bytes); }
+
+void trim_workspace(Workspace purpose) { buffer(purpose).trim(); }
+
+}  // namespace d2l::cpu

@@ -1,0 +1,20 @@
+// Scratch memory of the CPU kernels: one grow-only buffer per thread and purpose, kept between calls because fresh
+// pages cost more than the work on them. Aligned to 64 bytes; contents are unspecified.
+#pragma once
+
+#include <cstdint>
+
+namespace d2l::cpu {
+
+enum class Workspace {
+  call,  // owned by the thread that launches a kernel, for all its threads: packed weights, partial sums
+  task,  // owned by the thread that runs a part of it: strips of a map
+};
+
+// At least `bytes` bytes of this thread, valid until its next call for the same purpose. Throws std::bad_alloc.
+void* workspace(Workspace purpose, int64_t bytes);
+
+// Returns this thread's buffer to the system if it grew beyond what is worth keeping.
+void trim_workspace(Workspace purpose);
+
+}  // namespace d2l::cpu

@@ -1,0 +1,39 @@
+// Every op of d2lkernels, in one list. Kernels are registered next to their implementation, in ops/<op>.cpp.
+//
+// padding of conv2d is [top, bottom, left, right]. A `window` is [kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w,
+// dilation_h, dilation_w], or empty for adaptive windows; `offsets` are the places of maxima inside their windows
+// (uint8, or int32 where a window can hold more than 256 taps). Derivatives are ops, and differentiable themselves.
+#include <torch/library.h>
+
+TORCH_LIBRARY(d2lkernels, m) {
+  m.def(
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups) "
+      "-> Tensor");
+  m.def(
+      "conv2d_input_grad(Tensor grad_output, Tensor weight, SymInt[4] input_size, int[2] stride, int[4] padding, "
+      "int[2] dilation, int groups) -> Tensor");
+  m.def(
+      "conv2d_weight_grad(Tensor grad_output, Tensor input, SymInt[4] weight_size, int[2] stride, int[4] padding, "
+      "int[2] dilation, int groups) -> Tensor");
+
+  m.def(
+      "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode) "
+      "-> Tensor");
+  m.def(
+      "max_pool2d_with_offsets(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "
+      "bool ceil_mode) -> (Tensor output, Tensor offsets)");
+  m.def("adaptive_max_pool2d(Tensor input, int[2] output_size) -> Tensor");
+  m.def("adaptive_max_pool2d_with_offsets(Tensor input, int[2] output_size) -> (Tensor output, Tensor offsets)");
+  m.def("max_pool2d_input_grad(Tensor grad_output, Tensor offsets, SymInt[4] input_size, int[] window) -> Tensor");
+  m.def("max_pool2d_gather(Tensor input, Tensor offsets, int[] window) -> Tensor");
+  m.def("max_pool2d_indices(Tensor offsets, SymInt[4] input_size, int[] window) -> Tensor");
+
+  m.def(
+      "avg_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, "
+      "bool count_include_pad, int? divisor_override) -> Tensor");
+  m.def(
+      "avg_pool2d_input_grad(Tensor grad_output, SymInt[4] input_size, int[2] kernel_size, int[2] stride, "
+      "int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor");
+  m.def("adaptive_avg_pool2d(Tensor input, int[2] output_size) -> Tensor");
+  m.def("adaptive_avg_pool2d_input_grad(Tensor grad_output, SymInt[4] input_size) -> Tensor");
+}

@@ -1,0 +1,18 @@
+"""torch.nn.functional with our ops in place of the native ones."""
+
+from typing import Any
+
+import torch.nn.functional as _torch_functional
+
+from ..ops import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, conv2d, max_pool2d
+
+OURS = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "conv2d", "max_pool2d")
+__all__ = list(OURS)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_torch_functional, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*dir(_torch_functional), *OURS})

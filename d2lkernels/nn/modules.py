@@ -1,0 +1,64 @@
+"""The layers that have kernels of ours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .. import ops
+
+
+class Conv2d(torch.nn.Conv2d):
+    """Same as :class:`torch.nn.Conv2d`, computed by :func:`d2lkernels.ops.conv2d`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return ops.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class LazyConv2d(torch.nn.LazyConv2d):
+    """Same as :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d` of ours when it sees its first input."""
+
+    cls_to_become = Conv2d
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """Same as :class:`torch.nn.MaxPool2d`, computed by :func:`d2lkernels.ops.max_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return ops.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
+
+
+class AvgPool2d(torch.nn.AvgPool2d):
+    """Same as :class:`torch.nn.AvgPool2d`, computed by :func:`d2lkernels.ops.avg_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.avg_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+
+class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
+    """Same as :class:`torch.nn.AdaptiveAvgPool2d`, computed by :func:`d2lkernels.ops.adaptive_avg_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
+    """Same as :class:`torch.nn.AdaptiveMaxPool2d`, computed by :func:`d2lkernels.ops.adaptive_max_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)

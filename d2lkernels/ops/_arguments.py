@@ -1,0 +1,34 @@
+"""Arguments as the C++ ops take them. What a value means is checked there; here only that it can be passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def check_tensor(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}(): expected {name} to be a Tensor, but got {type(value).__name__}")
+
+
+def check_map_rank(op: str, input: Tensor) -> None:
+    if input.dim() not in (3, 4):
+        raise ValueError(
+            f"{op}(): expected input to be 3-D (C, H, W) or 4-D (N, C, H, W), "
+            f"but got a {input.dim()}-D tensor of size {list(input.shape)}"
+        )
+
+
+def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """``value`` for both axes, or one value each for height and width."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, (tuple, list)) and all(isinstance(item, int) for item in value):
+        if len(value) == 2:
+            return value[0], value[1]
+        if len(value) == 1:
+            return value[0], value[0]
+        raise ValueError(f"{op}(): expected {name} to be an int or a pair of ints, but got {value}")
+    raise TypeError(f"{op}(): expected {name} to be an int or a pair of ints, but got {value!r}")

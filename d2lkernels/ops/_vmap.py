@@ -1,0 +1,147 @@
+"""vmap rules: each op handles a batch of problems in one call.
+
+A pooling op takes the batch as more images. A convolution whose tensors are both batched takes it as more groups; with
+one batched tensor, as more images or more channels of that tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def register() -> None:
+    rule = torch.library.register_vmap
+    rule("d2lkernels::conv2d", _conv2d)
+    rule("d2lkernels::conv2d_input_grad", _conv2d_input_grad)
+    rule("d2lkernels::conv2d_weight_grad", _conv2d_weight_grad)
+    ops = torch.ops.d2lkernels
+    for op, tensors in (
+        (ops.max_pool2d, 1),
+        (ops.max_pool2d_with_offsets, 1),
+        (ops.adaptive_max_pool2d, 1),
+        (ops.adaptive_max_pool2d_with_offsets, 1),
+        (ops.max_pool2d_gather, 2),
+        (ops.max_pool2d_input_grad, 2),
+        (ops.max_pool2d_indices, 1),
+        (ops.avg_pool2d, 1),
+        (ops.avg_pool2d_input_grad, 1),
+        (ops.adaptive_avg_pool2d, 1),
+        (ops.adaptive_avg_pool2d_input_grad, 1),
+    ):
+        rule(op.default, _images_rule(op.default, tensors))
+
+
+def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The batch as dimension 0, expanded where the tensor has none."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _images_rule(op, tensors: int):
+    """The batch becomes more images: right for every op that treats its images alike."""
+    takes_input_size = any(argument.name == "input_size" for argument in op._schema.arguments)
+
+    def rule(info, in_dims, *args):
+        size = info.batch_size
+        batched = [_front(args[i], in_dims[i], size) for i in range(tensors)]
+        images = batched[0].shape[1]
+        rest = list(args[tensors:])
+        if takes_input_size:
+            rest[0] = [size * rest[0][0], *rest[0][1:]]
+        outputs = op(*(tensor.flatten(0, 1) for tensor in batched), *rest)
+        if isinstance(outputs, Tensor):
+            return outputs.unflatten(0, (size, images)), 0
+        return tuple(output.unflatten(0, (size, images)) for output in outputs), (0,) * len(outputs)
+
+    return rule
+
+
+# Channels are laid out as (groups, channels of a group). A batch goes in front of the channels of a group, except where
+# it becomes more groups: then it is in front of all.
+
+
+def _as_images(tensor: Tensor, dim: int) -> Tensor:
+    return tensor.movedim(dim, 0).flatten(0, 1)
+
+
+def _as_group_channels(tensor: Tensor, dim: int, axis: int, groups: int) -> Tensor:
+    """Batch (B) and channels (G * C') of `axis` become G * B * C' channels."""
+    split = tensor.movedim(dim, 0).unflatten(axis + 1, (groups, -1))
+    return split.movedim(0, axis + 1).flatten(axis, axis + 2)
+
+
+def _from_group_channels(tensor: Tensor, size: int, axis: int, groups: int) -> Tensor:
+    return tensor.unflatten(axis, (groups, size, -1)).movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
+
+
+def _as_channels(tensor: Tensor, dim: int, axis: int) -> Tensor:
+    """Batch (B) and channels of `axis` become B * channels."""
+    return tensor.movedim(dim, axis).flatten(axis, axis + 1)
+
+
+def _from_channels(tensor: Tensor, size: int, axis: int) -> Tensor:
+    return tensor.unflatten(axis, (size, -1)).movedim(axis, 0)
+
+
+def _conv2d(info, in_dims, input, weight, bias, stride, padding, dilation, groups):
+    op, size = torch.ops.d2lkernels.conv2d.default, info.batch_size
+    input_dim, weight_dim, bias_dim = in_dims[:3]
+    if input_dim is None and weight_dim is None:
+        output = op(input, weight, None, stride, padding, dilation, groups).unsqueeze(0)
+    elif weight_dim is None:
+        output = op(_as_images(input, input_dim), weight, None, stride, padding, dilation, groups)
+        output = output.unflatten(0, (size, -1))
+    elif input_dim is None:
+        stacked = _as_group_channels(weight, weight_dim, 0, groups)
+        output = op(input, stacked, None, stride, padding, dilation, groups)
+        output = _from_group_channels(output, size, 1, groups)
+    else:
+        output = op(
+            _as_channels(input, input_dim, 1),
+            _as_images(weight, weight_dim),
+            None,
+            stride,
+            padding,
+            dilation,
+            size * groups,
+        )
+        output = _from_channels(output, size, 1)
+    if bias is not None:
+        output = output + _front(bias, bias_dim, 1)[:, None, :, None, None]
+    return output, 0
+
+
+def _conv2d_input_grad(info, in_dims, grad_output, weight, input_size, stride, padding, dilation, groups):
+    op, size = torch.ops.d2lkernels.conv2d_input_grad.default, info.batch_size
+    grad_dim, weight_dim = in_dims[:2]
+    images, channels, *plane = input_size
+    if weight_dim is None:
+        stacked_size = [size * images, channels, *plane]
+        gradient = op(_as_images(grad_output, grad_dim), weight, stacked_size, stride, padding, dilation, groups)
+        return gradient.unflatten(0, (size, images)), 0
+    stacked_size = [images, size * channels, *plane]
+    if grad_dim is None:
+        stacked = _as_channels(weight, weight_dim, 1)
+        gradient = op(grad_output, stacked, stacked_size, stride, padding, dilation, groups)
+        return _from_group_channels(gradient, size, 1, groups), 0
+    stacked_grad, stacked_weight = _as_channels(grad_output, grad_dim, 1), _as_images(weight, weight_dim)
+    gradient = op(stacked_grad, stacked_weight, stacked_size, stride, padding, dilation, size * groups)
+    return _from_channels(gradient, size, 1), 0
+
+
+def _conv2d_weight_grad(info, in_dims, grad_output, input, weight_size, stride, padding, dilation, groups):
+    op, size = torch.ops.d2lkernels.conv2d_weight_grad.default, info.batch_size
+    grad_dim, input_dim = in_dims[:2]
+    outputs, channels, *taps = weight_size
+    if input_dim is None:
+        stacked = _as_group_channels(grad_output, grad_dim, 1, groups)
+        gradient = op(stacked, input, [size * outputs, channels, *taps], stride, padding, dilation, groups)
+        return _from_group_channels(gradient, size, 0, groups), 0
+    if grad_dim is None:
+        stacked = _as_group_channels(input, input_dim, 1, groups)
+        gradient = op(grad_output, stacked, [outputs, size * channels, *taps], stride, padding, dilation, groups)
+        return _from_channels(gradient, size, 1), 0
+    stacked_grad, stacked_input = _as_channels(grad_output, grad_dim, 1), _as_channels(input, input_dim, 1)
+    stacked_size = [size * outputs, channels, *taps]
+    gradient = op(stacked_grad, stacked_input, stacked_size, stride, padding, dilation, size * groups)
+    return gradient.unflatten(0, (size, outputs)), 0
