@@ -6,7 +6,6 @@ Environment:
     MAX_JOBS, CXX, CUDACXX, CUDA_HOME   as everywhere
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -40,14 +39,8 @@ class BuildExtension(build_ext):
 
     def build_extension(self, extension):
         torch = toolchain.import_torch()
-        cuda, no_cuda_reason = toolchain.find_cuda()
-        configuration = graph.Configuration(
-            torch_dir=Path(torch.__file__).parent,
-            cxx11_abi=torch.compiled_with_cxx11_abi(),
-            cuda=cuda,
-            no_cuda_reason=no_cuda_reason,
-            warnings_are_errors=os.environ.get("D2LKERNELS_WERROR") == "1",
-        )
+        configuration = graph.Configuration.of_this_environment()
+        cuda = configuration.cuda
         info = {
             "torch_version": torch.__version__,
             "torch_cuda": torch.version.cuda,
@@ -56,14 +49,14 @@ class BuildExtension(build_ext):
             "cpu_capabilities": list(graph.capability_flags()),
             "cuda": cuda.version if cuda else None,
             "cuda_architectures": list(cuda.architectures) if cuda else [],
-            "no_cuda_reason": no_cuda_reason,
+            "no_cuda_reason": configuration.no_cuda_reason,
             "git_commit": git_commit(),
             "built": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         }
         print("d2lkernels build configuration:")
         for key, value in info.items():
             print(f"  {key:20} {value}")
-        library = graph.build(configuration, ROOT / "build" / "d2lkernels", verbose=self.verbose > 1)
+        library = graph.build_library(configuration, verbose=self.verbose > 1)
 
         target = Path(self.get_ext_fullpath(extension.name))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -116,8 +116,9 @@ def _toolchain(device: str) -> str:
     if device == "cuda":
         parts.append(f"nvcc {getattr(build, 'CUDA', '')} for {' '.join(getattr(build, 'CUDA_ARCHITECTURES', []))}")
         parts.append(f"torch cuda {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}")
-    if getattr(build, "GIT_COMMIT", ""):
-        parts.append(f"library built at {build.GIT_COMMIT[:10]}")
+    commit = getattr(build, "GIT_COMMIT", None) or ""
+    if re.fullmatch(r"[0-9a-f]{7,}", commit):
+        parts.append(f"library built at {commit[:10]}")
     return "; ".join(part for part in parts if part)
 
 
@@ -165,7 +166,7 @@ class Roofline:
 
     def __init__(self, device: str, quick: bool = False) -> None:
         self._device = device
-        self._seconds = 0.02 if quick else 0.3
+        self._seconds = 0.02 if quick else 0.5
         self._quick = quick
         self._gflops: dict[str, float] = {}
         self._copy: dict[int, float] = {}

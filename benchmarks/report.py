@@ -24,6 +24,12 @@ MARKERS = re.compile(r"(<!-- benchmark:([a-z0-9-]+) -->\n)(.*?)(<!-- /benchmark:
 OURS = "d2lkernels"
 UNEXPLAINED = "**no explanation yet: suspect until there is one**"
 
+LEGEND = """\
+Ratio: median time of the fastest native variant over that of the fastest of ours; over 1 is faster, below 1 slower.
+Our other layout or variant has its own ratio beside it. A tie: the ranges from the 20th to the 80th percentile overlap.
+Percent of the roofline measured in the same run, with least traffic and direct-equivalent FLOPs; far over 100 it says
+that the machine was busy when its peak was measured."""
+
 Row = dict[str, str]
 
 
@@ -148,11 +154,7 @@ def table(rows: list[Row], explanations: dict[tuple[str, str], str]) -> str:
         ]
         lines += ["|---|---|---|---:|---:|---:|---|---:|", *(case_line(case, notes) for case in cases)]
         lines += ["", "</details>"]
-    lines += [
-        "",
-        "Ratio: median time of the fastest native variant over ours; over 1 is faster. A tie: the p20-p80 ranges",
-    ]
-    lines += ["overlap. Percent of the roofline measured in the same run, least traffic and direct-equivalent FLOPs."]
+    lines += ["", LEGEND]
     lines += [""] * bool(notes.texts) + [f"[{i}] {text}.  " for i, text in enumerate(notes.texts, 1)]
     return "\n".join(lines[1:]) + "\n"
 

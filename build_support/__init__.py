@@ -1,1 +1,1 @@
-"""How the extension is built: finding the tools (toolchain) and the build graph (graph). Used by setup.py and the tests."""
+"""How the extension is built: finding the tools (toolchain) and the build graph (graph)."""

@@ -18,10 +18,11 @@ import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .toolchain import Cuda
+from .toolchain import Cuda, find_cuda, import_torch
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
+BUILD_DIR = ROOT / "build" / "d2lkernels"
 
 COMMON_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 X86_CAPABILITY_FLAGS = {
@@ -31,7 +32,14 @@ X86_CAPABILITY_FLAGS = {
 }
 EMULATION = ROOT / "tests" / "cuda_emulation"
 EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-O2"]
-NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-lineinfo",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+    "-Xptxas=-v",
+]
 
 
 def capability_flags() -> dict[str, list[str]]:
@@ -48,8 +56,14 @@ class Configuration:
     cuda: Cuda | None
     no_cuda_reason: str
     emulate_cuda: bool = False  # build the library whose CPU tensors run the CUDA kernels in the SIMT emulator
-    warnings_are_errors: bool = False
+    warnings_are_errors: bool = field(default_factory=lambda: os.environ.get("D2LKERNELS_WERROR") == "1")
     compiler: str = field(default_factory=lambda: os.environ.get("CXX", "g++"))
+
+    @classmethod
+    def of_this_environment(cls, emulate_cuda: bool = False) -> Configuration:
+        torch = import_torch()
+        cuda, no_cuda_reason = find_cuda()
+        return cls(Path(torch.__file__).parent, torch.compiled_with_cxx11_abi(), cuda, no_cuda_reason, emulate_cuda)
 
     @property
     def with_cuda(self) -> bool:
@@ -66,21 +80,42 @@ def extension_suffix() -> str:
     return sysconfig.get_config_var("EXT_SUFFIX")
 
 
-def build(configuration: Configuration, build_dir: Path, verbose: bool = False) -> Path:
-    """Builds the extension module with ninja; returns the shared library.
+def build_library(configuration: Configuration, verbose: bool = False) -> Path:
+    """Builds the extension module; returns the shared library.
 
-    The native and the emulated build of one folder share the objects that are the same in both.
+    The native and the emulated library share the objects that are the same in both.
     """
     variant = "emulated" if configuration.emulate_cuda else "native"
-    library = build_dir / variant / f"_C{extension_suffix()}"
-    build_dir.mkdir(parents=True, exist_ok=True)
-    ninja_file = build_dir / f"{variant}.ninja"
-    ninja_file.write_text(_ninja_text(configuration, library))
-    command = [*_ninja_command(), "-f", str(ninja_file), "-j", str(_jobs())]
-    if verbose:
-        command.append("-v")
-    subprocess.run(command, cwd=build_dir, check=True)
+    library = BUILD_DIR / variant / f"_C{extension_suffix()}"
+    text = [*_rules(configuration), *_builds(list(_compilations(configuration)), library, _link_flags(configuration))]
+    _run_ninja(variant, text, verbose)
     return library
+
+
+def build_cpp_tests(configuration: Configuration) -> list[Path]:
+    """Builds the torch-free tests of the CPU kernels from the objects of the library.
+
+    Returns a program for each tests/cpp/test_*.cpp.
+    """
+    text = _rules(configuration)
+    kernels = list(_cpu_compilations(configuration))
+    text += _builds(kernels)
+    programs = []
+    for source in sorted((ROOT / "tests" / "cpp").glob("test_*.cpp")):
+        name = f"cpp_tests/{source.stem}"
+        test = ("cxx", source, name, [*_common_flags(configuration), f"-I{ROOT / 'tests' / 'cpp'}"])
+        programs.append(BUILD_DIR / name)
+        text += _builds([test], programs[-1], ["-pthread"], extra_objects=[f"{item[2]}.o" for item in kernels])
+    _run_ninja("cpp_tests", text)
+    return programs
+
+
+def _run_ninja(name: str, lines: list[str], verbose: bool = False) -> None:
+    BUILD_DIR.mkdir(parents=True, exist_ok=True)
+    ninja_file = BUILD_DIR / f"{name}.ninja"
+    ninja_file.write_text("\n".join([*lines, ""]))
+    command = [*_ninja_command(), "-f", str(ninja_file), "-j", str(_jobs())]
+    subprocess.run([*command, "-v"] if verbose else command, cwd=BUILD_DIR, check=True)
 
 
 def _ninja_command() -> list[str]:
@@ -101,39 +136,42 @@ def _jobs() -> int:
     return max(1, min(cores, memory // 2**31))
 
 
-def _ninja_text(configuration: Configuration, library: Path) -> str:
+def _rules(configuration: Configuration) -> list[str]:
     lines = [f"cxx = {configuration.compiler}"]
     if configuration.cuda:
         lines.append(f"nvcc = {configuration.cuda.nvcc}")
     for rule, command in {
         "cxx": "$cxx -MMD -MF $out.d $flags -c $in -o $out",
-        "nvcc": "$nvcc -MD -MF $out.d $flags -c $in -o $out",
-        "link": "$cxx -shared $in -o $out $flags",
+        # Registers and spills of each kernel are kept beside the object: a test holds them to a budget.
+        "nvcc": "$nvcc -MD -MF $out.d $flags -c $in -o $out > $out.log 2>&1 || (cat $out.log; false)",
+        "link": "$cxx $in -o $out $flags",
     }.items():
         lines += [f"rule {rule}", f"  command = {command}", f"  description = {rule} $out"]
         if rule != "link":
             lines += ["  depfile = $out.d", "  deps = gcc"]
-
-    objects: list[str] = []
-    for rule, source, name, flags in _compilations(configuration):
-        output = f"{name}.o"
-        objects.append(output)
-        lines += [f"build {_escape(output)}: {rule} {_escape(source)}", f"  flags = {_join(flags)}"]
-    lines += [
-        f"build {_escape(library)}: link {' '.join(map(_escape, objects))}",
-        f"  flags = {_join(_link_flags(configuration))}",
-        f"default {_escape(library)}",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
-def _compilations(configuration: Configuration):
-    """Yields (rule, source, object name without .o, flags)."""
-    common = [*COMMON_FLAGS, f"-I{CSRC}"]
-    if configuration.warnings_are_errors:
-        common.append("-Werror")
+def _builds(compilations: list, linked: Path | None = None, link_flags=(), extra_objects=()) -> list[str]:
+    lines = []
+    for rule, source, name, flags in compilations:
+        lines += [f"build {_escape(name)}.o: {rule} {_escape(source)}", f"  flags = {_join(flags)}"]
+    if linked is not None:
+        objects = [*(f"{item[2]}.o" for item in compilations), *extra_objects]
+        lines += [
+            f"build {_escape(linked)}: link {' '.join(map(_escape, objects))}",
+            f"  flags = {_join(link_flags)}",
+        ]
+    return lines
 
+
+def _common_flags(configuration: Configuration) -> list[str]:
+    return [*COMMON_FLAGS, f"-I{CSRC}", *(["-Werror"] if configuration.warnings_are_errors else [])]
+
+
+def _cpu_compilations(configuration: Configuration):
+    """Yields (rule, source, object name without .o, flags) for the CPU kernels and their launchers."""
+    common = _common_flags(configuration)
     for source in sorted((CSRC / "kernels" / "cpu").glob("*.cpp")):
         if not source.stem.endswith("_kernel"):
             yield "cxx", source, f"cpu/{source.stem}", common
@@ -141,6 +179,12 @@ def _compilations(configuration: Configuration):
         for capability, flags in capability_flags().items():
             name = f"cpu/{source.stem}.{capability}"
             yield "cxx", source, name, [*common, *flags, f"-DD2L_CPU_CAPABILITY={capability}"]
+
+
+def _compilations(configuration: Configuration):
+    """The same for the whole library."""
+    common = _common_flags(configuration)
+    yield from _cpu_compilations(configuration)
 
     cuda_sources = sorted((CSRC / "kernels" / "cuda").glob("*.cu"))
     if configuration.emulate_cuda:
@@ -194,7 +238,7 @@ def _identity_flags(configuration: Configuration) -> list[str]:
 
 def _link_flags(configuration: Configuration) -> list[str]:
     torch_lib = configuration.torch_dir / "lib"
-    flags = [f"-L{torch_lib}", "-ltorch_python", "-ltorch_cpu", "-lc10", "-ltorch", "-pthread"]
+    flags = ["-shared", f"-L{torch_lib}", "-ltorch_python", "-ltorch_cpu", "-lc10", "-ltorch", "-pthread"]
     # torch's own OpenMP runtime, under whatever name its wheel gives it: one pool of threads for both.
     bundled_gomp = sorted(torch_lib.glob("libgomp*.so*"))
     flags.append(str(bundled_gomp[0]) if bundled_gomp else "-fopenmp")

@@ -58,7 +58,7 @@ class Cuda:
 
 
 def find_cuda() -> tuple[Cuda | None, str]:
-    """The CUDA toolchain, or None and the reason. D2LKERNELS_CUDA=auto|0|1 decides whether one is wanted or required."""
+    """The CUDA toolchain, or None and the reason. D2LKERNELS_CUDA=auto|0|1: wanted if found, not wanted, required."""
     wanted = os.environ.get("D2LKERNELS_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         raise SystemExit(f"D2LKERNELS_CUDA: expected auto, 0 or 1, but got {wanted!r}")

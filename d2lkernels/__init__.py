@@ -1,8 +1,8 @@
 """Hand-written C++ and CUDA kernels for the models of *Dive into Deep Learning*, bound into PyTorch.
 
-    from d2lkernels import nn        # torch.nn with our layers where there is a kernel
-    from d2lkernels import ops       # the same in functional form
-    from d2lkernels import models    # the book's models over either
+from d2lkernels import nn        # torch.nn with our layers where there is a kernel
+from d2lkernels import ops       # the same in functional form
+from d2lkernels import models    # the book's models over either
 """
 
 from . import _load

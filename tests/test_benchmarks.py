@@ -24,8 +24,17 @@ CONV = ops.Conv("tiny.conv", 2, 3, 6, 4, 3, padding=1)
 POOL = ops.Pool("tiny.pool", "max_pool2d", 2, 3, 6, 2, why="because")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Of tiny work two threads only make a busy machine wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def roofline() -> machine.Roofline:
+def roofline(one_thread) -> machine.Roofline:
     return machine.Roofline("cpu", quick=True)
 
 
@@ -207,9 +216,7 @@ def tiny_suite(monkeypatch):
 
         monkeypatch.setattr(run.suites, "load", lambda name: SimpleNamespace(contests=contests))
 
-    threads = torch.get_num_threads()
-    yield choose
-    torch.set_num_threads(threads)
+    return choose
 
 
 def read(path: Path) -> list[dict]:
@@ -225,7 +232,8 @@ def test_command_writes_csv_and_merges_filtered_runs(tmp_path, tiny_suite):
     rows = read(path)
     assert tuple(rows[0]) == run.COLUMNS
     required = """op case mode provider layout dtype threads p20 p50 p80 repeats bytes flops gflops gbps roofline_pct
-        error native_error ratio_to_best_native tie note device cores isa python torch d2lkernels commit load malloc date"""
+        error native_error ratio_to_best_native tie note device cores isa python torch d2lkernels commit load malloc
+        date"""
     assert set(required.split()) <= set(rows[0])
     assert len(rows) == 5 * 4 and {row["threads"] for row in rows} == {"1"}
     assert rows[0]["torch"] == torch.__version__ and rows[0]["malloc"] and float(rows[0]["peak_gflops"]) > 0

@@ -132,7 +132,7 @@ class Pool:
         x = self.batch * self.c * self.size**2
         y = self.batch * self.c * self.out_size**2
         offsets = y if mode == "backward" and "max" in self.op else 0
-        window = -((-self.size // self.kernel) ** 2) if self.adaptive else self.kernel**2
+        window = (-(-self.size // self.kernel) if self.adaptive else self.kernel) ** 2
         return (x + y) * item + offsets, y if offsets else y * window
 
 

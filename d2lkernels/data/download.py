@@ -156,15 +156,18 @@ def _append(file: BinaryIO, have: int, response: HTTPResponse, name: str, progre
         have = 0
     length = response.headers.get("Content-Length")
     total = have + int(length) if length else None
-    try:
-        while chunk := response.read(_CHUNK):
-            file.write(chunk)
-            have += len(chunk)
-            if progress:
-                progress(name, have, total)
-    except TimeoutError:
-        if total is None:
-            raise
-    finally:
-        file.flush()
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, HTTPException):
+            if total is None:
+                raise
+            break
+        if not chunk:
+            break
+        file.write(chunk)
+        have += len(chunk)
+        if progress:
+            progress(name, have, total)
+    file.flush()
     return total

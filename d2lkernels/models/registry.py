@@ -14,11 +14,15 @@ import torch
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: plain SGD with batches of `batch_size` images, learning rate `lr`, for `epochs` epochs."""
+    """How to train: batches of `batch_size` images, learning rate `lr`, `epochs` epochs; `optimizer` "sgd" or "adam"."""
 
     batch_size: int
     lr: float
     epochs: int
+    optimizer: str = "sgd"
+
+    def __str__(self) -> str:
+        return f"{self.optimizer}, batch {self.batch_size}, lr {self.lr:g}, {self.epochs} epochs"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class ModelSpec:
         builder: makes the model over a namespace of layers: ``builder(nn, **options)``.
         image_size: height and width of the images that it takes; smaller ones are resized.
         parameters: the number of parameters with the default options.
-        defaults: the book's settings on the full data set.
+        defaults: the book's settings, for the full data set.
         sample_defaults: settings that learn well from the 700 embedded training images.
     """
 

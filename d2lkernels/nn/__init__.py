@@ -9,9 +9,7 @@ import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
 from . import functional  # noqa: F401
-from .modules import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Conv2d, LazyConv2d, MaxPool2d
-
-OURS = ("AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "LazyConv2d", "MaxPool2d")
+from .modules import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +18,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*dir(_torch_nn), *OURS})
+    return sorted({*dir(_torch_nn), *globals()})

@@ -6,8 +6,7 @@ import torch.nn.functional as _torch_functional
 
 from ..ops import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, conv2d, max_pool2d
 
-OURS = ("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "conv2d", "max_pool2d")
-__all__ = list(OURS)
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "conv2d", "max_pool2d"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +14,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*dir(_torch_functional), *OURS})
+    return sorted({*dir(_torch_functional), *__all__})

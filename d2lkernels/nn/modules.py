@@ -8,6 +8,8 @@ from torch.nn.functional import pad
 
 from .. import ops
 
+__all__ = ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "LazyConv2d", "MaxPool2d"]
+
 
 class Conv2d(torch.nn.Conv2d):
     """Same as :class:`torch.nn.Conv2d`, computed by :func:`d2lkernels.ops.conv2d`."""

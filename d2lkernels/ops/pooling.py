@@ -221,7 +221,7 @@ def _on_batch(function, input: Tensor, *arguments):
     return function(input.unsqueeze(0), *arguments).squeeze(0)
 
 
-# ---- maxima: their values are gathered from the input over the offsets, and gradients scattered over them --------------
+# ---- maxima: their values are gathered from the input over the offsets, and gradients scattered over them ---
 
 
 def _with_places(op, input: Tensor, arguments: tuple, return_indices: bool):
@@ -248,7 +248,9 @@ def _gather(input: Tensor, offsets: Tensor, window: list[int]) -> Tensor:
     return function(input, offsets, window)
 
 
-def _max_pool2d_input_grad(grad_output: Tensor, offsets: Tensor, input_size: Sequence[int], window: list[int]) -> Tensor:
+def _max_pool2d_input_grad(
+    grad_output: Tensor, offsets: Tensor, input_size: Sequence[int], window: list[int]
+) -> Tensor:
     function = _MaxPool2dInputGrad.apply if needs_python_autograd() else _ops.max_pool2d_input_grad.default
     return function(grad_output, offsets, input_size, window)
 
@@ -267,7 +269,7 @@ _MaxPool2dInputGrad = linear_function(
 )
 
 
-# ---- averages: pooling and its transpose are each other's derivative ---------------------------------------------------
+# ---- averages: pooling and its transpose are each other's derivative ---
 
 
 def _avg_pool2d(input: Tensor, *arguments) -> Tensor:
@@ -287,9 +289,7 @@ def _adaptive_avg_pool2d(input: Tensor, output_size: tuple[int, int]) -> Tensor:
 
 def _adaptive_avg_pool2d_input_grad(grad_output: Tensor, input_size: Sequence[int]) -> Tensor:
     function = (
-        _AdaptiveAvgPool2dInputGrad.apply
-        if needs_python_autograd()
-        else _ops.adaptive_avg_pool2d_input_grad.default
+        _AdaptiveAvgPool2dInputGrad.apply if needs_python_autograd() else _ops.adaptive_avg_pool2d_input_grad.default
     )
     return function(grad_output, input_size)
 

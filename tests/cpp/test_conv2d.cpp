@@ -199,7 +199,8 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
     for (int64_t k = 0; k < s.K; ++k) {
       for (int64_t p = 0; p < s.P; ++p) {
         for (int64_t q = 0; q < s.Q; ++q) {
-          output_without_bias[static_cast<size_t>(out(n, k, p, q))] -= static_cast<double>(bias[static_cast<size_t>(k)]);
+          output_without_bias[static_cast<size_t>(out(n, k, p, q))] -=
+              static_cast<double>(bias[static_cast<size_t>(k)]);
         }
       }
     }
@@ -214,7 +215,9 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
                                (sizeof(T) == 4 ? " float" : " double") + " threads=" + std::to_string(threads);
       const std::vector<T> poison(std::max({input.size(), weight.size(), grad_output.size()}),
                                   std::numeric_limits<T>::quiet_NaN());
-      const auto poisoned = [&](size_t size) { return std::vector<T>(poison.begin(), poison.begin() + static_cast<std::ptrdiff_t>(size)); };
+      const auto poisoned = [&](size_t size) {
+        return std::vector<T>(poison.begin(), poison.begin() + static_cast<std::ptrdiff_t>(size));
+      };
 
       auto output = poisoned(grad_output.size());
       cpu::conv2d(s, layout, input.data(), weight.data(), strides, bias.data(), output.data());

@@ -1,7 +1,5 @@
 #include "kernels/cpu/conv2d.h"
 
-#include <algorithm>
-
 #include "kernels/cpu/conv2d_kernel.h"
 
 namespace d2l::cpu {
@@ -30,12 +28,23 @@ void flatten_pointwise(Problem& problem, Layout source_layout, Layout result_lay
 }
 
 template <typename T>
+void write_zeros(const Conv2dShape& shape, T* weight, const WeightStrides& strides) {
+  for (int64_t k = 0; k < shape.K; ++k) {
+    for (int64_t c = 0; c < shape.group_c(); ++c) {
+      for (int64_t r = 0; r < shape.R; ++r) {
+        for (int64_t s = 0; s < shape.S; ++s) weight[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = 0;
+      }
+    }
+  }
+}
+
+template <typename T>
 void run(Correlation<T> problem) {
   if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
-  problem.source_layout = effective(problem.source_layout, problem.depth * problem.groups,
-                                    problem.rows.source * problem.columns.source);
-  problem.result_layout = effective(problem.result_layout, problem.width * problem.groups,
-                                    problem.rows.result * problem.columns.result);
+  problem.source_layout =
+      effective(problem.source_layout, problem.depth * problem.groups, problem.rows.source * problem.columns.source);
+  problem.result_layout =
+      effective(problem.result_layout, problem.width * problem.groups, problem.rows.result * problem.columns.result);
   flatten_pointwise(problem, problem.source_layout, problem.result_layout);
   D2L_CALL_BEST(correlate, problem);
 }
@@ -93,6 +102,10 @@ template <typename T>
 void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,
                         WeightStrides grad_weight_strides) {
   if (shape.K * shape.group_c() * shape.R * shape.S == 0) return;
+  if (shape.N * shape.P * shape.Q == 0) {
+    write_zeros(shape, grad_weight, grad_weight_strides);
+    return;
+  }
   WeightGradient<T> problem{};
   problem.images = shape.N;
   problem.groups = shape.groups;
@@ -114,9 +127,9 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   D2L_CALL_BEST(weight_gradient, problem);
 }
 
-#define D2L_INSTANTIATE(T)                                                                                       \
-  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*);          \
-  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*);         \
+#define D2L_INSTANTIATE(T)                                                                               \
+  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*);  \
+  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*); \
   template void conv2d_weight_grad<T>(const Conv2dShape&, Layout, const T*, const T*, T*, WeightStrides);
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)

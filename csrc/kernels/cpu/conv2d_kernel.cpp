@@ -12,6 +12,7 @@
 // Sums are in T, in the order taps of rows, taps of columns, channels, whatever the number of threads: deterministic.
 #include "kernels/cpu/conv2d_kernel.h"
 
+#include "kernels/cpu/conv2d_fold.h"
 #include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/conv2d_strip.h"
 #include "kernels/cpu/parallel.h"
@@ -21,7 +22,8 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // Strips of a task; leaves room for packed weights in an L2 cache of 1 MB.
-constexpr int64_t kStripBytes = 384 << 10;
+constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kSmallStripBytes = 96 << 10;
 constexpr int64_t kTasksPerThread = 4;
 // Multiply-adds worth a thread.
 constexpr int64_t kGrain = 1 << 18;
@@ -37,17 +39,29 @@ template <typename T>
 struct Driver {
   const Correlation<T>& problem;
   AxisPlan rows, columns;
-  PackedLayout<T> packing;
+  PackedLayout<T> weights;  // as the problem has them
+  bool folded;              // see conv2d_fold.h
+  PackedLayout<T> packing;  // of what the tiles see
   Blocking blocking;
   const T* packed;
 
-  bool copies_result() const { return problem.result_layout == Layout::nchw; }
+  bool copies_result() const { return folded || problem.result_layout == Layout::nchw; }
+
+  // Columns that the tiles compute for that many columns of the first phase.
+  int64_t tile_columns(int64_t column_count) const {
+    return folded ? columns.strip_size(column_count) : column_count * columns.phases;
+  }
 
   int64_t task_bytes(int64_t image_count, int64_t row_count, int64_t column_count) const {
     const int64_t source = rows.strip_size(row_count) * columns.strip_size(column_count) * pixel_stride();
     const int64_t result =
-        copies_result() ? row_count * rows.phases * column_count * columns.phases * kBlockWidth<T> : 0;
+        copies_result() ? row_count * rows.phases * tile_columns(column_count) * packing.block_width(0) : 0;
     return image_count * (source + result) * static_cast<int64_t>(sizeof(T));
+  }
+
+  // Without a halo small strips cost nothing, and stay in the L1 cache from one block of channels to the next.
+  int64_t strip_bytes() const {
+    return rows.span <= rows.stride && columns.span <= columns.stride ? kSmallStripBytes : kStripBytes;
   }
 
   // Of copied strips. Pixels a multiple of 2 KB apart would compete for a few sets of the L1 cache.
@@ -57,16 +71,16 @@ struct Driver {
   }
 
   Blocking choose_blocking() const {
-    const int64_t threads = max_threads();
+    const int64_t threads = max_threads(), budget = strip_bytes();
     const int64_t wanted = threads > 1 ? threads * kTasksPerThread : 1;
     Blocking b{};
     b.images = b.parts = 1;
     b.columns = columns.count;
-    while (b.columns > kTilePixels && task_bytes(1, 1, b.columns) > kStripBytes) b.columns = ceil_div(b.columns, 2);
+    while (b.columns > kTilePixels && task_bytes(1, 1, b.columns) > budget) b.columns = ceil_div(b.columns, 2);
     b.rows = 1;
     const int64_t one = task_bytes(1, 1, b.columns);
     const int64_t more = max(1, task_bytes(1, 2, b.columns) - one);
-    b.rows = clamp(1 + (kStripBytes - one) / more, 1, rows.count);
+    b.rows = clamp(1 + (budget - one) / more, 1, rows.count);
     const int64_t outer = problem.images * problem.groups;
     // Cut finer to have enough tasks, but keep a few tiles in each.
     const auto cut = [&](int64_t count, int64_t size, int64_t others, int64_t least) {
@@ -78,7 +92,7 @@ struct Driver {
     b.rows = cut(rows.count, b.rows, outer * b.column_blocks, 2);
     b.row_blocks = ceil_div(rows.count, b.rows);
     if (b.row_blocks * b.column_blocks == 1) {
-      const int64_t fitting = kStripBytes / max(1, task_bytes(1, b.rows, b.columns));
+      const int64_t fitting = budget / max(1, task_bytes(1, b.rows, b.columns));
       b.images = clamp(min(fitting, outer / wanted), 1, problem.images);
     }
     b.image_blocks = ceil_div(problem.images, b.images);
@@ -89,6 +103,12 @@ struct Driver {
   }
 
   void pack(T* to) const {
+    if (folded) {
+      for (int64_t group = 0; group < problem.groups; ++group) {
+        pack_folded(weights, problem.weight + group * problem.weight_group, to + group * packing.group_size());
+      }
+      return;
+    }
     const int64_t blocks = packing.blocks();
     const int64_t block_size = packing.rows_per_block() * kBlockWidth<T>;
     parallel_for(0, problem.groups * blocks, max(1, kGrain / 8 / max(1, block_size)), [&](int64_t begin, int64_t end) {
@@ -125,52 +145,89 @@ struct Driver {
     const int64_t row_count = min(blocking.rows, rows.count - row);
     const int64_t column_count = min(blocking.columns, columns.count - column);
     const int64_t image_count = min(blocking.images, problem.images - image);
-    const Map<const T> source{problem.source, problem.source_layout, rows.source, columns.source,
-                              problem.groups * problem.depth, group * problem.depth, problem.depth};
-    const Box source_box{image, image_count, rows.strip_begin(row), rows.strip_size(row_count), rows.grid,
-                         columns.strip_begin(column), columns.strip_size(column_count), columns.grid};
+    const Map<const T> source{problem.source, problem.source_layout,          rows.source,
+                              columns.source, problem.groups * problem.depth, group * problem.depth,
+                              problem.depth};
+    const Box source_box{image,
+                         image_count,
+                         rows.strip_begin(row),
+                         rows.strip_size(row_count),
+                         rows.grid,
+                         columns.strip_begin(column),
+                         columns.strip_size(column_count),
+                         columns.grid};
     const bool in_place = source.layout == Layout::nhwc && is_inside(source, source_box);
 
     // Of the result: all phases together.
-    const Box result_box{image, image_count,
-                         row * rows.phases, min(row_count * rows.phases, rows.result - row * rows.phases), 1,
-                         column * columns.phases, min(column_count * columns.phases, columns.result - column * columns.phases), 1};
+    const Box result_box{image,
+                         image_count,
+                         row * rows.phases,
+                         min(row_count * rows.phases, rows.result - row * rows.phases),
+                         1,
+                         column * columns.phases,
+                         min(column_count * columns.phases, columns.result - column * columns.phases),
+                         1};
 
-    const int64_t source_size = image_count * source_box.rows * source_box.columns * pixel_stride();
-    const int64_t result_size = copies_result() ? image_count * result_box.rows * result_box.columns * kBlockWidth<T> : 0;
-    T* scratch = nullptr;
-    const int64_t source_scratch = in_place ? 0 : source_size;
-    if (source_scratch + result_size > 0) {
-      scratch = static_cast<T*>(
-          workspace(Workspace::task, (source_scratch + result_size + kLanes<T>) * static_cast<int64_t>(sizeof(T))));
-    }
+    const int64_t source_size =
+        in_place ? 0 : strip_elements<T>(image_count * source_box.rows * source_box.columns * pixel_stride());
+    const int64_t result_columns = folded ? source_box.columns : result_box.columns;
+    const int64_t result_size =
+        copies_result() ? image_count * result_box.rows * result_columns * packing.block_width(0) + kBlockWidth<T> : 0;
+    T* scratch =
+        static_cast<T*>(workspace(Workspace::task, (source_size + result_size) * static_cast<int64_t>(sizeof(T))));
     const Strip<const T> strip =
         in_place ? view_of(source, source_box) : copy_strip(source, source_box, scratch, pixel_stride());
 
     const int64_t blocks = packing.blocks();
     for (int64_t block = part * blocks / blocking.parts; block < (part + 1) * blocks / blocking.parts; ++block) {
-      const int64_t first_channel = group * problem.width + block * kBlockWidth<T>;
-      const Map<T> result{problem.result, problem.result_layout, rows.result, columns.result,
-                          problem.groups * problem.width, first_channel,
+      const Map<T> result{problem.result,
+                          problem.result_layout,
+                          rows.result,
+                          columns.result,
+                          problem.groups * problem.width,
+                          group * problem.width + block * kBlockWidth<T>,
                           min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
       if (!copies_result()) {
         run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
         continue;
       }
-      T* copy = scratch + ceil_div(source_scratch, kLanes<T>) * kLanes<T>;
       const int64_t width = packing.block_width(block);
-      const Strip<T> result_strip{copy, result_box.rows * result_box.columns * width, result_box.columns * width, width};
-      run_block(strip, group, block, result_box, result_strip, width);
-      write_transposed(result, result_box, result_strip);
+      Box box = result_box;
+      box.columns = result_columns;
+      Strip<T> copy = dense(scratch + source_size, box, width);
+      run_block(strip, group, block, box, copy, width);
+      if (folded) copy = unfold(copy, group, result, result_box);
+      if (result.layout == Layout::nchw) write_transposed(result, result_box, copy);
     }
+  }
+
+  static Strip<T> dense(T* data, const Box& box, int64_t width) {
+    return {data, box.rows * box.columns * width, box.columns * width, width};
+  }
+
+  // Into the result if it is NHWC, else back into the same memory.
+  Strip<T> unfold(const Strip<T>& from, int64_t group, const Map<T>& map, const Box& box) const {
+    const bool in_place = map.layout == Layout::nhwc;
+    const Strip<T> to = in_place ? view_of(map, box) : dense(from.data, box, from.pixel_stride);
+    T bias[kBlockWidth<T>] = {};
+    load_bias(group, 0, bias);
+    for (int64_t i = 0; i < box.images; ++i) {
+      for (int64_t r = 0; r < box.rows; ++r) {
+        unfold_row(static_cast<const T*>(from.data) + i * from.image_stride + r * from.row_stride, from.pixel_stride,
+                   columns.step, weights.columns.taps, problem.width, box.columns, static_cast<const T*>(bias),
+                   to.data + i * to.image_stride + r * to.row_stride, to.pixel_stride,
+                   in_place ? problem.width : int64_t{kLanes<T>});
+      }
+    }
+    return to;
   }
 
   void write_transposed(const Map<T>& map, const Box& box, const Strip<T>& strip) const {
     const int64_t plane = map.rows * map.columns;
-    const bool whole_rows = box.columns == map.columns;
-    const int64_t rows_at_once = whole_rows ? box.rows : 1;
+    const int64_t rows_at_once = box.columns == map.columns ? box.rows : 1;
     for (int64_t i = 0; i < box.images; ++i) {
-      T* to = map.data + ((box.image + i) * map.channels + map.first_channel) * plane + box.row * map.columns + box.column;
+      T* to =
+          map.data + ((box.image + i) * map.channels + map.first_channel) * plane + box.row * map.columns + box.column;
       for (int64_t r = 0; r < box.rows; r += rows_at_once) {
         transpose(static_cast<const T*>(strip.data) + i * strip.image_stride + r * strip.row_stride, strip.pixel_stride,
                   rows_at_once * box.columns, map.depth, to + r * map.columns, plane);
@@ -178,24 +235,29 @@ struct Driver {
     }
   }
 
+  void load_bias(int64_t group, int64_t block, T* to) const {
+    if (problem.bias == nullptr) return;
+    const int64_t first = block * kBlockWidth<T>;
+    for (int64_t k = 0; k < min(kBlockWidth<T>, problem.width - first); ++k) {
+      to[k] = problem.bias[group * problem.width + first + k];
+    }
+  }
+
   // All phases of one block of channels.
   void run_block(const Strip<const T>& strip, int64_t group, int64_t block, const Box& box, const Strip<T>& result,
                  int64_t width) const {
     const int64_t block_width = packing.block_width(block);
-    const T* weights = packed + group * packing.group_size() + packing.block_offset(block);
+    const T* block_weights = packed + group * packing.group_size() + packing.block_offset(block);
     T bias[kBlockWidth<T>] = {};
-    if (problem.bias != nullptr) {
-      const int64_t first = block * kBlockWidth<T>;
-      for (int64_t k = 0; k < min(block_width, problem.width - first); ++k) {
-        bias[k] = problem.bias[group * problem.width + first + k];
-      }
-    }
+    if (!folded) load_bias(group, block, bias);
     for (int64_t a = 0; a < min(rows.phases, box.rows); ++a) {
       const Phase row_phase = plan_phase(problem.rows, problem.transposed, rows, a);
       for (int64_t b = 0; b < min(columns.phases, box.columns); ++b) {
-        const Phase column_phase = plan_phase(problem.columns, problem.transposed, columns, b);
+        const Phase column_phase =
+            folded ? Phase{1, 0, 0} : plan_phase(problem.columns, problem.transposed, columns, b);
         TileArguments<T> t{};
-        t.source = strip.data + row_phase.strip_offset * strip.row_stride + column_phase.strip_offset * strip.pixel_stride;
+        t.source =
+            strip.data + row_phase.strip_offset * strip.row_stride + column_phase.strip_offset * strip.pixel_stride;
         t.source_row = rows.stride * strip.row_stride;
         t.source_pixel = columns.stride * strip.pixel_stride;
         t.taps_h = row_phase.taps;
@@ -203,7 +265,7 @@ struct Driver {
         t.tap_row = rows.step * strip.row_stride;
         t.tap_column = columns.step * strip.pixel_stride;
         t.depth = problem.depth;
-        t.weights = weights +
+        t.weights = block_weights +
                     (row_phase.first_tap * packing.columns.taps + column_phase.first_tap) * problem.depth * block_width;
         t.weight_row = packing.columns.taps * problem.depth * block_width;
         t.bias = bias;
@@ -232,11 +294,11 @@ struct Driver {
     }
     const T* source = t.source;
     T* result = t.result;
-    int64_t tile_rows = clamp(kTilePixels / column_count, 1, kTileRows);
-    const int64_t column_tiles = ceil_div(column_count, kTilePixels / tile_rows);
+    const int64_t most_rows = clamp(kTilePixels / column_count, 1, kTileRows);
+    const int64_t column_tiles = ceil_div(column_count, kTilePixels / most_rows);
     for (int64_t image = 0; image < images; ++image) {
-      for (int64_t row = 0; row < row_count; row += tile_rows) {
-        tile_rows = min(tile_rows, row_count - row);
+      for (int64_t row = 0; row < row_count; row += most_rows) {
+        const int64_t tile_rows = min(most_rows, row_count - row);
         for (int64_t i = 0; i < column_tiles; ++i) {
           const int64_t column = i * column_count / column_tiles;
           const int64_t end = (i + 1) * column_count / column_tiles;
@@ -253,11 +315,18 @@ struct Driver {
 
 template <typename T>
 void correlate(const Correlation<T>& problem) {
-  Driver<T> driver{problem, plan_axis(problem.rows, problem.transposed), plan_axis(problem.columns, problem.transposed),
-                   {}, {}, nullptr};
-  driver.packing = {problem.depth, problem.width, tap_order(problem.rows, problem.transposed),
-                    tap_order(problem.columns, problem.transposed), problem.weight_depth, problem.weight_width,
-                    problem.weight_row, problem.weight_column};
+  const bool transposed = problem.transposed;
+  const AxisPlan rows = plan_axis(problem.rows, transposed), columns = plan_axis(problem.columns, transposed);
+  const PackedLayout<T> weights{problem.depth,
+                                problem.width,
+                                tap_order(problem.rows, transposed),
+                                tap_order(problem.columns, transposed),
+                                problem.weight_depth,
+                                problem.weight_width,
+                                problem.weight_row,
+                                problem.weight_column};
+  const bool folded = is_worth_folding(columns, weights);
+  Driver<T> driver{problem, rows, columns, weights, folded, folded ? folded_layout(weights) : weights, {}, nullptr};
   driver.blocking = driver.choose_blocking();
   const int64_t packed_size = problem.groups * driver.packing.group_size();
   T* packed = static_cast<T*>(workspace(Workspace::call, packed_size * static_cast<int64_t>(sizeof(T))));

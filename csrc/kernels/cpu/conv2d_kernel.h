@@ -43,11 +43,11 @@ struct WeightGradient {
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;
 };
 
-#define D2L_CONV2D_KERNELS(capability)                 \
-  namespace capability {                               \
-  template <typename T>                                \
-  void correlate(const Correlation<T>& problem);       \
-  template <typename T>                                \
+#define D2L_CONV2D_KERNELS(capability)                    \
+  namespace capability {                                  \
+  template <typename T>                                   \
+  void correlate(const Correlation<T>& problem);          \
+  template <typename T>                                   \
   void weight_gradient(const WeightGradient<T>& problem); \
   }
 D2L_FOR_EACH_CAPABILITY(D2L_CONV2D_KERNELS)

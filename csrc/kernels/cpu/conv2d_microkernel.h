@@ -20,14 +20,14 @@ struct TileArguments {
   const T* source;
   int64_t source_row, source_pixel;  // strides between pixels of the tile
   int64_t taps_h, taps_w;
-  int64_t tap_row, tap_column;       // source strides between taps
-  int64_t depth;                     // contiguous source elements per tap
+  int64_t tap_row, tap_column;  // source strides between taps
+  int64_t depth;                // contiguous source elements per tap
   const T* weights;
-  int64_t weight_row;                // stride between rows of taps; within one, taps are contiguous
-  const T* bias;                     // NV vectors
+  int64_t weight_row;  // stride between rows of taps; within one, taps are contiguous
+  const T* bias;       // NV vectors
   T* result;
   int64_t result_row, result_pixel;
-  int64_t last_lanes;                // lanes to store of the last vector
+  int64_t last_lanes;  // lanes to store of the last vector
 };
 
 template <typename T>

@@ -12,6 +12,8 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 template <typename T>
 constexpr int64_t kBlockWidth = 2 * kLanes<T>;
 
+constexpr int64_t kPrefetchDistance = 12;
+
 template <typename T>
 struct PackedLayout {
   int64_t depth, width;
@@ -95,6 +97,9 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
         const T* from = first + r * layout.weight_row + s * layout.weight_column;
         T* to = packed + layout.row(0, r, s) * block_width;
         for (int64_t d = 0; d < layout.depth; ++d, from += layout.weight_depth, to += block_width) {
+          // Too far apart for the machine's own prefetch.
+          __builtin_prefetch(from + kPrefetchDistance * layout.weight_depth);
+          __builtin_prefetch(from + kPrefetchDistance * layout.weight_depth + kSize);
           for (int64_t k = 0; k < block_width; k += kSize) {
             store(to + k, load_partial(from + k, clamp(width - k, 0, kSize)));
           }
@@ -112,6 +117,8 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
       packed_rows(layout, run, d, r, s, i, count, rows);
       for (int64_t k = 0; k < block_width; k += kSize) {
         vec_t<T> values[kSize];
+#pragma GCC unroll 16
+        for (int j = 0; j < kSize; ++j) __builtin_prefetch(from + (k + j) * layout.weight_width + i + 2 * kSize);
 #pragma GCC unroll 16
         for (int j = 0; j < kSize; ++j) {
           values[j] = k + j < width ? load_partial(from + (k + j) * layout.weight_width + i, count) : vec_t<T>{};

@@ -16,9 +16,9 @@ struct AxisPlan {
   int64_t source, result;
   int64_t phases, count;  // i runs below `count`, in the first phase
   int64_t grid;
-  int64_t stride, step;   // in strip indices
-  int64_t low, span;      // the strip for i in [begin, end) starts at source index low + begin * stride * grid and
-                          // holds (end - begin - 1) * stride + span indices
+  int64_t stride, step;  // in strip indices
+  int64_t low, span;     // the strip for i in [begin, end) starts at source index low + begin * stride * grid and
+                         // holds (end - begin - 1) * stride + span indices
   int64_t strip_size(int64_t i_count) const { return (i_count - 1) * stride + span; }
   int64_t strip_begin(int64_t i_begin) const { return low + i_begin * stride * grid; }
 };

@@ -41,18 +41,29 @@ D2L_INLINE Strip<T> view_of(const Map<T>& map, const Box& box) {
           map.rows * row, box.row_grid * row, box.column_grid * map.channels};
 }
 
+// Elements to set aside for a copied strip: what follows it is aligned and out of reach.
+template <typename T>
+D2L_INLINE int64_t strip_elements(int64_t elements) {
+  return (ceil_div(elements, kLanes<T>) + 1) * kLanes<T>;
+}
+
 template <typename T>
 D2L_INLINE void zero(T* to, int64_t count) {
   if (count > 0) __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
 }
 
-// `columns` pixels of one row, all inside the map, starting at its element `from` of the first channel.
+// `columns` pixels of one row, all inside the map, starting at its element `from` of the first channel. Up to
+// kLanes elements after them are overwritten.
 template <typename T>
 void copy_pixels(const Map<const T>& map, const T* from, int64_t columns, int64_t grid, T* to, int64_t pixel_stride) {
   if (map.layout == Layout::nchw) {
     const int64_t plane = map.rows * map.columns;
     if (grid == 1) {
-      transpose(from, plane, map.depth, columns, to, pixel_stride);
+      if (map.depth <= kLanes<T>) {
+        transpose<T, true>(from, plane, map.depth, columns, to, pixel_stride);
+      } else {
+        transpose(from, plane, map.depth, columns, to, pixel_stride);
+      }
       return;
     }
     for (int64_t c = 0; c < map.depth; ++c) {
@@ -65,12 +76,14 @@ void copy_pixels(const Map<const T>& map, const T* from, int64_t columns, int64_
       const T* pixel = from + q * grid * map.channels;
       int64_t c = 0;
       for (; c + kLanes<T> <= map.depth; c += kLanes<T>) store(to + q * pixel_stride + c, load(pixel + c));
-      for (; c < map.depth; ++c) to[q * pixel_stride + c] = pixel[c];
+      if (c < map.depth)
+        store_partial(to + q * pixel_stride + c, load_partial(pixel + c, map.depth - c), map.depth - c);
     }
   }
 }
 
-// Copies the box to `to`, dense but for pixel_stride >= map.depth.
+// Copies the box to `to`, dense but for pixel_stride >= map.depth, in ascending order; up to kLanes elements after it
+// are overwritten.
 template <typename T>
 Strip<const T> copy_strip(const Map<const T>& map, const Box& box, T* to, int64_t pixel_stride) {
   const int64_t row_stride = box.columns * pixel_stride;

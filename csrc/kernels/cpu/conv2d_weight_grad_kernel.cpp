@@ -38,6 +38,7 @@ struct WindowArguments {
   int64_t images, rows, columns;
   T* sums;
   int64_t sums_tap_row;
+  bool fresh;  // sums hold nothing yet
 };
 
 template <typename T>
@@ -52,7 +53,8 @@ void window(const WindowArguments<T>& arguments) {
     for (int j = 0; j < Columns; ++j) {
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) {
-        sums[i][j][v] = load(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>);
+        sums[i][j][v] =
+            arguments.fresh ? vec_t<T>{} : load(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>);
       }
     }
   }
@@ -128,7 +130,7 @@ struct Driver {
 
   int64_t task_bytes(int64_t row_count, int64_t column_count) const {
     const int64_t input = rows.strip_size(row_count) * columns.strip_size(column_count) * problem.depth;
-    return (input + row_count * column_count * kBlockWidth<T>) * static_cast<int64_t>(sizeof(T));
+    return (input + row_count * column_count * kBlockWidth<T>)*static_cast<int64_t>(sizeof(T));
   }
 
   void choose_blocking() {
@@ -142,14 +144,13 @@ struct Driver {
     row_block = ceil_div(rows.count, ceil_div(rows.count, row_block));
     image_block = 1;
     if (row_block == rows.count && column_block == columns.count) {
-      image_block = clamp(min(kStripBytes / task_bytes(row_block, column_block), problem.images / threads), 1,
-                          problem.images);
+      image_block =
+          clamp(min(kStripBytes / task_bytes(row_block, column_block), problem.images / threads), 1, problem.images);
     }
     image_blocks = ceil_div(problem.images, image_block);
     row_blocks = ceil_div(rows.count, row_block);
     column_blocks = ceil_div(columns.count, column_block);
-    const int64_t multiply_adds =
-        problem.images * rows.count * columns.count * slice_size() / kGrain;
+    const int64_t multiply_adds = problem.images * rows.count * columns.count * slice_size() / kGrain;
     slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
     slices = clamp(slices, 1, max(1, kPartialSumBytes / (slice_size() * static_cast<int64_t>(sizeof(T)))));
     parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
@@ -176,20 +177,16 @@ struct Driver {
   // The tasks of one slice for the blocks of k from begin to end, counted over all groups.
   void run_slice(int64_t slice, int64_t begin, int64_t end, T* sums) const {
     const int64_t blocks = packing.blocks();
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t block = unit % blocks;
-      zero(sums + unit / blocks * packing.group_size() + packing.block_offset(block),
-           packing.block_width(block) * packing.rows_per_block());
-    }
-    for (int64_t task = slice * tasks() / slices; task < (slice + 1) * tasks() / slices; ++task) {
+    const int64_t first = slice * tasks() / slices;
+    for (int64_t task = first; task < (slice + 1) * tasks() / slices; ++task) {
       for (int64_t group = begin / blocks; group * blocks < end; ++group) {
-        run_task(task, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
+        run_task(task, task == first, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
                  sums + group * packing.group_size());
       }
     }
   }
 
-  void run_task(int64_t task, int64_t group, int64_t begin, int64_t end, T* sums) const {
+  void run_task(int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end, T* sums) const {
     const int64_t column = task % column_blocks * column_block;
     task /= column_blocks;
     const int64_t row = task % row_blocks * row_block;
@@ -198,36 +195,54 @@ struct Driver {
     const int64_t column_count = min(column_block, columns.count - column);
     const int64_t image_count = min(image_block, problem.images - image);
 
-    const Map<const T> input{problem.input, problem.input_layout, rows.source, columns.source,
-                             problem.groups * problem.depth, group * problem.depth, problem.depth};
-    const Box input_box{image, image_count, rows.strip_begin(row), rows.strip_size(row_count), rows.grid,
-                        columns.strip_begin(column), columns.strip_size(column_count), columns.grid};
+    const Map<const T> input{problem.input,  problem.input_layout,           rows.source,
+                             columns.source, problem.groups * problem.depth, group * problem.depth,
+                             problem.depth};
+    const Box input_box{image,
+                        image_count,
+                        rows.strip_begin(row),
+                        rows.strip_size(row_count),
+                        rows.grid,
+                        columns.strip_begin(column),
+                        columns.strip_size(column_count),
+                        columns.grid};
     const Box grad_box{image, image_count, row, row_count, 1, column, column_count, 1};
     const bool in_place = input.layout == Layout::nhwc && is_inside(input, input_box);
-    const int64_t input_size = in_place ? 0 : image_count * input_box.rows * input_box.columns * problem.depth;
-    const int64_t grad_offset = ceil_div(input_size, kLanes<T>) * kLanes<T>;
-    const int64_t grad_size = image_count * row_count * column_count * kBlockWidth<T>;
-    T* scratch = static_cast<T*>(
-        workspace(Workspace::task, (grad_offset + grad_size) * static_cast<int64_t>(sizeof(T))));
-    const Strip<const T> strip = in_place ? view_of(input, input_box) : copy_strip(input, input_box, scratch, problem.depth);
+    const int64_t grad_offset =
+        in_place ? 0 : strip_elements<T>(image_count * input_box.rows * input_box.columns * problem.depth);
+    const int64_t grad_size = strip_elements<T>(image_count * row_count * column_count * kBlockWidth<T>);
+    T* scratch =
+        static_cast<T*>(workspace(Workspace::task, (grad_offset + grad_size) * static_cast<int64_t>(sizeof(T))));
+    const Strip<const T> strip =
+        in_place ? view_of(input, input_box) : copy_strip(input, input_box, scratch, problem.depth);
 
     for (int64_t block = begin; block < end; ++block) {
       const int64_t width = packing.block_width(block);
       const int64_t channels = min(width, problem.width - block * kBlockWidth<T>);
-      const Map<const T> grad{problem.grad_output, problem.output_layout, rows.result, columns.result,
-                              problem.groups * problem.width, group * problem.width + block * kBlockWidth<T>, channels};
-      if (grad.layout == Layout::nhwc && channels == width) {
-        run_block(strip, view_of(grad, grad_box), grad_box, block, sums);
-        continue;
+      const Map<const T> grad{problem.grad_output,
+                              problem.output_layout,
+                              rows.result,
+                              columns.result,
+                              problem.groups * problem.width,
+                              group * problem.width + block * kBlockWidth<T>,
+                              channels};
+      if (grad.layout == Layout::nhwc) {
+        // Lanes beyond the last channel may hold anything, but must lie inside the tensor.
+        const Strip<const T> view = view_of(grad, grad_box);
+        const T* last = view.data + (image_count - 1) * view.image_stride + (row_count - 1) * view.row_stride +
+                        (column_count - 1) * view.pixel_stride;
+        if (last + width <= problem.grad_output + problem.images * rows.result * columns.result * grad.channels) {
+          run_block(strip, view, grad_box, block, fresh, sums);
+          continue;
+        }
       }
       T* copy = scratch + grad_offset;
-      // The lanes beyond the last channel are summed too; any finite numbers will do.
       if (channels < width) zero(copy, image_count * row_count * column_count * width);
-      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, sums);
+      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, fresh, sums);
     }
   }
 
-  void run_block(const Strip<const T>& input, const Strip<const T>& grad, const Box& box, int64_t block,
+  void run_block(const Strip<const T>& input, const Strip<const T>& grad, const Box& box, int64_t block, bool fresh,
                  T* sums) const {
     const int64_t width = packing.block_width(block);
     const int64_t tap_column = columns.step * input.pixel_stride;
@@ -249,6 +264,7 @@ struct Driver {
     w.images = box.images;
     w.rows = box.rows;
     w.columns = box.columns;
+    w.fresh = fresh;
     w.sums_tap_row = packing.columns.taps * problem.depth * width;
     T* block_sums = sums + packing.block_offset(block);
     for (int64_t r = 0; r < row_taps; r += tile_rows) {
@@ -269,9 +285,16 @@ struct Driver {
 
 template <typename T>
 void weight_gradient(const WeightGradient<T>& problem) {
-  Driver<T> driver{problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0, 0};
-  driver.packing = {problem.depth, problem.width, tap_order(problem.rows, false), tap_order(problem.columns, false),
-                    problem.weight_depth, problem.weight_width, problem.weight_row, problem.weight_column};
+  Driver<T> driver{problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0,
+                   0};
+  driver.packing = {problem.depth,
+                    problem.width,
+                    tap_order(problem.rows, false),
+                    tap_order(problem.columns, false),
+                    problem.weight_depth,
+                    problem.weight_width,
+                    problem.weight_row,
+                    problem.weight_column};
   driver.choose_blocking();
   T* sums = static_cast<T*>(
       workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(T))));

@@ -15,6 +15,23 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 namespace {
 
+template <typename Values, typename Codes>
+D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& best, Codes& best_code) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
+    const __m512 v = (__m512)value;
+    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GT_OQ) |
+                                                  _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
+    best = (Values)_mm512_mask_mov_ps((__m512)best, wins, v);
+    best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
+    return;
+  }
+#endif
+  const auto wins = (value > best) | (value != value);
+  best = wins ? value : best;
+  best_code = wins ? code : best_code;
+}
+
 // The maxima of n neighbouring windows; store_codes_at(i, codes) gets what first_codes(i) and the taps make of the
 // offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap.
 template <typename T, typename FirstCodes, typename StoreCodes>
@@ -36,9 +53,7 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
         const auto code = spread<kCount>(static_cast<Code>(row->code + column->code));
         for (int b = 0; b < kBlocks; ++b) {
           const auto value = load_pack<kCount>(from + b * kCount);
-          const auto wins = (value > best[b]) | (value != value);
-          best[b] = wins ? value : best[b];
-          codes[b] = wins ? code : codes[b];
+          replace_where_greater_or_nan(value, code, best[b], codes[b]);
         }
       }
     }
@@ -76,6 +91,7 @@ D2L_INLINE int64_t first_code(TapRange taps) { return taps.begin == taps.end ? 0
 
 // The source rows [begin, end) that a band of items reads.
 D2L_INLINE Span rows_read(AxisTaps axis, Span items) {
+  if (axis.first[items.begin] == axis.first[items.end]) return {0, 0};
   Span rows{INT64_MAX, 0};
   for (int64_t i = axis.first[items.begin]; i < axis.first[items.end]; ++i) {
     rows.begin = min(rows.begin, axis.taps[i].place);
@@ -184,7 +200,7 @@ void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, co
       copy_row(grad_output + from, copied, gradients + to);
       __builtin_memcpy(offset_scratch + to, offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
     }
-    const int64_t skipped = filled.begin < filled.end ? filled.begin * row_pitch : 0;
+    const int64_t skipped = filled.begin * row_pitch;
     for (int64_t h = band.begin; h < band.end; ++h) {
       T* row = grad_input + (plane * work.rows + h) * work.columns;
       if (work.stride == 1) {

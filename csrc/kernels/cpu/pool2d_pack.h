@@ -160,12 +160,6 @@ D2L_INLINE Value zip(Value a, Value b, std::integer_sequence<int, kIndices...>, 
                     : __builtin_shufflevector(a, b, ((kCount + kIndices) / 2 + kCount * (kIndices % 2))...);
 }
 
-// The part of a phase that lies inside a row of `width` elements.
-D2L_INLINE int64_t phase_begin(int64_t phase, int64_t stride, int64_t pad) { return ceil_div(pad - phase, stride); }
-D2L_INLINE int64_t phase_end(int64_t phase, int64_t stride, int64_t pad, int64_t width, int64_t length) {
-  return max(0, min(length, ceil_div(width + pad - phase, stride)));
-}
-
 template <typename T>
 D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
@@ -175,80 +169,88 @@ D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
   });
 }
 
+// Where the elements of a row are in its phases, element by element.
+struct PhaseCursor {
+  int64_t stride, phase, at;
+
+  D2L_INLINE PhaseCursor(int64_t element, int64_t stride, int64_t pad)
+      : stride(stride), phase((element + pad) % stride), at((element + pad) / stride) {}
+  D2L_INLINE void step() {
+    if (++phase == stride) phase = 0, ++at;
+  }
+};
+
+// The pairs of neighbours of a row that are in both phases of stride 2: first_pair ... end_pair - 1 within the phases.
+struct Pairs {
+  int64_t begin, end, first_element;
+
+  D2L_INLINE Pairs(int64_t width, int64_t pad, int64_t length)
+      : begin((pad + 1) / 2), end(max(begin, min(length, (width + pad) / 2))), first_element(2 * begin - pad) {}
+};
+
 // Writes a row as its phases, each `length` long, leaving alone what lies outside the row.
 template <typename T>
 D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t pad, int64_t length, T* phases) {
-  if (stride == 1) {
-    copy_row(row, min(width, length - pad), phases + pad);
+  if (stride == 1) return copy_row(row, min(width, length - pad), phases + pad);
+  if (stride != 2) {
+    PhaseCursor cursor(0, stride, pad);
+    for (int64_t w = 0; w < width && cursor.at < length; ++w, cursor.step()) {
+      phases[cursor.phase * length + cursor.at] = row[w];
+    }
     return;
   }
-  int64_t paired_begin = 0, paired_end = 0;
-  if (stride == 2) {
-    paired_begin = phase_begin(0, 2, pad);
-    paired_end = max(paired_begin, phase_end(1, 2, pad, width, length));
-    const T* from = row + 2 * paired_begin - pad;
-    T* even = phases + paired_begin;
-    T* odd = even + length;
-    for_each_pack<T>(paired_end - paired_begin, [&](auto count, auto blocks, int64_t i) {
-      constexpr int kCount = count.value;
-      for (int b = 0; b < blocks.value; ++b, i += kCount) {
-        if constexpr (kCount == 1) {
-          even[i] = from[2 * i];
-          odd[i] = from[2 * i + 1];
-        } else {
-          const auto low = load_pack<kCount>(from + 2 * i);
-          const auto high = load_pack<kCount>(from + 2 * i + kCount);
-          constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
-          store_pack(even + i, every_other(low, high, kIndices, false));
-          store_pack(odd + i, every_other(low, high, kIndices, true));
-        }
+  const Pairs pairs(width, pad, length);
+  const T* from = row + pairs.first_element;
+  T* even = phases + pairs.begin;
+  T* odd = even + length;
+  if (pairs.first_element == 1 && pairs.begin <= length) odd[-1] = row[0];
+  if (2 * pairs.end - pad < width && pairs.end < length) phases[pairs.end] = row[2 * pairs.end - pad];
+  for_each_pack<T>(pairs.end - pairs.begin, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    for (int b = 0; b < blocks.value; ++b, i += kCount) {
+      if constexpr (kCount == 1) {
+        even[i] = from[2 * i];
+        odd[i] = from[2 * i + 1];
+      } else {
+        const auto low = load_pack<kCount>(from + 2 * i);
+        const auto high = load_pack<kCount>(from + 2 * i + kCount);
+        constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
+        store_pack(even + i, every_other(low, high, kIndices, false));
+        store_pack(odd + i, every_other(low, high, kIndices, true));
       }
-    });
-  }
-  for (int64_t phase = 0; phase < stride; ++phase) {
-    const int64_t end = phase_end(phase, stride, pad, width, length);
-    T* to = phases + phase * length;
-    for (int64_t i = phase_begin(phase, stride, pad); i < end; ++i) {
-      if (i == paired_begin && i < paired_end) i = paired_end;
-      if (i < end) to[i] = row[i * stride + phase - pad];
     }
-  }
+  });
 }
 
-// The inverse.
+// The inverse, for phases that hold all of the row.
 template <typename T>
 D2L_INLINE void merge_row(const T* phases, int64_t width, int64_t stride, int64_t pad, int64_t length, T* row) {
-  int64_t paired_begin = 0, paired_end = 0;
-  if (stride == 2) {
-    paired_begin = phase_begin(0, 2, pad);
-    paired_end = max(paired_begin, phase_end(1, 2, pad, width, length));
-    const T* even = phases + paired_begin;
-    const T* odd = even + length;
-    T* to = row + 2 * paired_begin - pad;
-    for_each_pack<T>(paired_end - paired_begin, [&](auto count, auto blocks, int64_t i) {
-      constexpr int kCount = count.value;
-      for (int b = 0; b < blocks.value; ++b, i += kCount) {
-        if constexpr (kCount == 1) {
-          to[2 * i] = even[i];
-          to[2 * i + 1] = odd[i];
-        } else {
-          const auto low = load_pack<kCount>(even + i);
-          const auto high = load_pack<kCount>(odd + i);
-          constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
-          store_pack(to + 2 * i, zip(low, high, kIndices, 0));
-          store_pack(to + 2 * i + kCount, zip(low, high, kIndices, 1));
-        }
+  if (stride != 2) {
+    PhaseCursor cursor(0, stride, pad);
+    for (int64_t w = 0; w < width; ++w, cursor.step()) row[w] = phases[cursor.phase * length + cursor.at];
+    return;
+  }
+  const Pairs pairs(width, pad, length);
+  const T* even = phases + pairs.begin;
+  const T* odd = even + length;
+  T* to = row + pairs.first_element;
+  if (pairs.first_element == 1) row[0] = odd[-1];
+  if (2 * pairs.end - pad < width) row[2 * pairs.end - pad] = phases[pairs.end];
+  for_each_pack<T>(pairs.end - pairs.begin, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    for (int b = 0; b < blocks.value; ++b, i += kCount) {
+      if constexpr (kCount == 1) {
+        to[2 * i] = even[i];
+        to[2 * i + 1] = odd[i];
+      } else {
+        const auto low = load_pack<kCount>(even + i);
+        const auto high = load_pack<kCount>(odd + i);
+        constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
+        store_pack(to + 2 * i, zip(low, high, kIndices, 0));
+        store_pack(to + 2 * i + kCount, zip(low, high, kIndices, 1));
       }
-    });
-  }
-  for (int64_t phase = 0; phase < stride; ++phase) {
-    const int64_t end = phase_end(phase, stride, pad, width, length);
-    const T* from = phases + phase * length;
-    for (int64_t i = phase_begin(phase, stride, pad); i < end; ++i) {
-      if (i == paired_begin && i < paired_end) i = paired_end;
-      if (i < end) row[i * stride + phase - pad] = from[i];
     }
-  }
+  });
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

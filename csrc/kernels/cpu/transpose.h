@@ -31,7 +31,9 @@ D2L_INLINE void transpose_registers(vec_t<T> (&rows)[kLanes<T>]) {
 }
 
 // to[column * to_stride + row] = from[row * from_stride + column].
-template <typename T>
+// With kSpill, which needs rows <= kLanes, up to kLanes elements are written from each target column's start, columns
+// in ascending order: whole stores are faster than masked ones.
+template <typename T, bool kSpill = false>
 void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
   constexpr int kBlock = kLanes<T>;
   for (int64_t row = 0; row < rows; row += kBlock) {
@@ -53,6 +55,20 @@ void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t columns
           block[i] = i < row_count ? load_partial(source + i * from_stride, column_count) : vec_t<T>{};
         }
         transpose_registers<T>(block);
+        if (kSpill) {
+#pragma GCC unroll 16
+          for (int i = 0; i < kBlock; ++i) {
+            if (i < column_count) store(target + i * to_stride, block[i]);
+          }
+          continue;
+        }
+        if (column_count <= kBlock / 2) {  // half of the shuffles fall away
+#pragma GCC unroll 8
+          for (int i = 0; i < kBlock / 2; ++i) {
+            if (i < column_count) store_partial(target + i * to_stride, block[i], row_count);
+          }
+          continue;
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) {
           if (i < column_count) store_partial(target + i * to_stride, block[i], row_count);

@@ -1,7 +1,8 @@
 // Division by a number that stays the same for a whole kernel: a multiplication and a shift.
 //
 // quotient(x) is exact for x < 2^(bits - 1) and divisors up to the same bound: with l = ceil(log2 d) and
-// m = ceil(2^(bits - 1 + l) / d), floor(x m / 2^(bits - 1 + l)) = floor(x / d), since m d - 2^(bits - 1 + l) < d <= 2^l.
+// m = ceil(2^(bits - 1 + l) / d), floor(x m / 2^(bits - 1 + l)) = floor(x / d), since m d - 2^(bits - 1 + l) < d <=
+// 2^l.
 #pragma once
 
 #include <cstdint>

@@ -1,20 +1,20 @@
 // The tiled loop of every convolution kernel: an implicit matrix product (no im2col in memory).
 //
-//   result[row, column] = sum over depth of A[row, depth] B[column, depth]      per group and slice, see conv2d_maps.cuh
+//   result[row, column] = sum over depth of A[row, depth] B[column, depth]      per group and slice, see
+//   conv2d_maps.cuh
 //
 // Fused: bias in the forward store. Bytes: both tensors are read once per tile of the other's axis, mostly from L2, the
-// result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns sums: all threads copy
-// the next tiles of A and B with cp.async, kTile.stages - 1 steps ahead, while they multiply the current ones (threads
-// on the sums: conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at the store. The order
-// of the additions depends on shapes and alignment only: deterministic.
+// result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns sums: all threads
+// copy the next tiles of A and B with cp.async, kTile.stages - 1 steps ahead, while they multiply the current ones
+// (threads on the sums: conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at the store.
+// The order of the additions depends on shapes and alignment only: deterministic.
 #pragma once
 
+#include "kernels/cuda/conv2d_kernels.cuh"
 #include "kernels/cuda/conv2d_maps.cuh"
 #include "kernels/cuda/conv2d_multiply.cuh"
 
 namespace d2l::cuda {
-
-enum class Multiplier { simt, tensor_cores };
 
 struct GemmTile {
   int rows, columns, depth, stages;
@@ -28,9 +28,9 @@ struct Gemm {
   static constexpr GemmTile kTile = kTile_;
   using TileA = OperandTile<T, kTile.rows, kTile.depth, Map::kOrderA>;
   using TileB = OperandTile<T, kTile.columns, kTile.depth, Map::kOrderB>;
-  using Multiply = std::conditional_t<kMultiplier == Multiplier::simt,
-                                      SimtMultiply<TileA, TileB, kTile.down, kTile.across>,
-                                      TensorCoreMultiply<TileA, TileB, kTile.down, kTile.across>>;
+  using Multiply =
+      std::conditional_t<kMultiplier == Multiplier::simt, SimtMultiply<TileA, TileB, kTile.down, kTile.across>,
+                         TensorCoreMultiply<TileA, TileB, kTile.down, kTile.across>>;
   static constexpr int kThreads = Multiply::kThreads;
   using LoaderA = TileLoader<typename Map::SourceA, TileA, kThreads, kVector>;
   using LoaderB = TileLoader<typename Map::SourceB, TileB, kThreads, kVector>;

@@ -6,9 +6,9 @@
 //   input grad   N H' W'         c           R' S' k     grad_output             weight
 //   weight grad  k               R S c       N P Q       grad_output             input under the window
 //
-// Input gradient: the pixels of one phase, (h mod stride_h, w mod stride_w), are reached by the same kernel taps, R' x S'
-// of them, and read grad_output as a cross-correlation of stride 1 does. There are stride_h x stride_w phases. Weight
-// gradient: the depth is cut into slices, whose partial sums are added later in a fixed order (conv2d_reduce).
+// Input gradient: the pixels of one phase, (h mod stride_h, w mod stride_w), are reached by the same kernel taps, R' x
+// S' of them, and read grad_output as a cross-correlation of stride 1 does. There are stride_h x stride_w phases.
+// Weight gradient: the depth is cut into slices, whose partial sums are added later in a fixed order (conv2d_reduce).
 //
 // A map gives a block its Tile of the product, the sources of both operands (see conv2d_operand.cuh), the range of
 // the depth and the place of the result. Pixel coordinates are below 2^30 (the launcher sees to it), offsets int64_t.
@@ -107,7 +107,7 @@ struct ForwardMap {
   T* output;
   TileGrid grid;
   PixelWindow window;
-  FastDivisor<uint64_t> map_pixels, map_width;  // P Q, Q
+  FastDivisor<uint64_t> map_pixels, map_width;        // P Q, Q
   FastDivisor<uint32_t> group_channels, taps_across;  // c, S
   int64_t rows, output_channels;
   uint32_t depth;
@@ -192,8 +192,8 @@ struct AxisPhase {
 // divides the right side, and then one in every `step` = stride / g.
 struct PhasedAxis {
   int stride, dilation, pad, taps;
-  int gcd, step, inverse;               // inverse * dilation / gcd = 1 (mod step)
-  FastDivisor<uint32_t> fewer, more;    // floor(taps / step), and one more: how many taps a phase may have
+  int gcd, step, inverse;             // inverse * dilation / gcd = 1 (mod step)
+  FastDivisor<uint32_t> fewer, more;  // floor(taps / step), and one more: how many taps a phase may have
 
   __device__ __forceinline__ AxisPhase phase(int index) const {
     const int residue = (index + pad) % stride;
@@ -291,11 +291,13 @@ struct InputGradMap {
     return {place, phase_h, phase_w, axis_h.phase(phase_h), axis_w.phase(phase_w)};
   }
   __device__ __forceinline__ SourceA source_a(const Tile& tile) const {
-    return {*this,        static_cast<int>(tile.group * group_channels.divisor()), tile.h.begin, tile.w.begin,
+    return {*this,           static_cast<int>(tile.group * group_channels.divisor()),
+            tile.h.begin,    tile.w.begin,
             depth_end(tile), axis_w.by_taps(tile.w)};
   }
   __device__ __forceinline__ SourceB source_b(const Tile& tile) const {
-    return {*this,        static_cast<int>(tile.group * group_channels.divisor()), tile.h.first, tile.w.first,
+    return {*this,           static_cast<int>(tile.group * group_channels.divisor()),
+            tile.h.first,    tile.w.first,
             depth_end(tile), axis_w.by_taps(tile.w)};
   }
   __device__ __forceinline__ uint32_t depth_begin(const Tile&) const { return 0; }

@@ -157,7 +157,7 @@ class TensorCoreMultiply {
       for (int i = 0; i < kRowFragments; ++i) {
 #pragma unroll
         for (int j = 0; j < 2 * kColumnFragments; ++j) {
-          const uint32_t(&pair)[4] = y[j / 2];
+          const uint32_t (&pair)[4] = y[j / 2];
           multiply_add(sums_[i][j], x[i], {pair[j % 2], pair[j % 2 + 2]});
         }
       }

@@ -13,7 +13,7 @@ constexpr int kReduceColumns = 32;
 constexpr int kReduceRows = 8;
 
 template <typename T>
-__global__ void __launch_bounds__(kReduceColumns * kReduceRows)
+__global__ void __launch_bounds__(kReduceColumns* kReduceRows)
     conv2d_reduce(const accumulate_t<T>* __restrict__ partial_sums, T* __restrict__ result, int64_t elements,
                   int slices) {
   D2L_SHARED(accumulate_t<T>, row_sums, [kReduceRows][kReduceColumns]);

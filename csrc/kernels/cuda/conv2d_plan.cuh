@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/shapes.h"
 
@@ -23,24 +24,38 @@ inline bool fits_coordinates(const Conv2dShape& shape) {
          below(shape.R * shape.S * shape.group_k()) && below(shape.stride_h * shape.stride_w);
 }
 
+// The x of 0 <= x < modulus with x * value = 1 (mod modulus); the two have no common divisor. (Euclid, extended.)
+inline int64_t inverse_modulo(int64_t value, int64_t modulus) {
+  int64_t rest = modulus, next_rest = value % modulus, factor = 0, next_factor = 1;
+  while (next_rest > 0) {
+    const int64_t whole = rest / next_rest;
+    rest = std::exchange(next_rest, rest - whole * next_rest);
+    factor = std::exchange(next_factor, factor - whole * next_factor);
+  }
+  return factor < 0 ? factor + modulus : factor;
+}
+
+// The depth of every slice but the last is a multiple of this, and this one of every tile's depth.
+constexpr int64_t kSliceUnit = 64;
+
 // How the depth of a weight gradient, N P Q, is cut. From the shape alone, so that the result does not depend on the
 // device or on the tile in use.
 struct WeightGradSlices {
   int count;
-  int64_t depth;  // of all but the last; a multiple of every tile's depth
+  int64_t depth;
 };
 
 inline WeightGradSlices weight_grad_slices(const Conv2dShape& shape) {
   constexpr int64_t kTile = 64;           // of the smallest tile: rows, columns
   constexpr int64_t kTargetBlocks = 512;  // a few for each multiprocessor of a large GPU
-  constexpr int64_t kDepthUnit = 64, kLeastDepth = 256;
+  constexpr int64_t kLeastDepth = 256;    // less is not worth a slice
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t depth = shape.N * shape.P * shape.Q;
-  const int64_t tiles = shape.groups * ceil_div(shape.group_k(), kTile) *
-                        ceil_div(shape.R * shape.S * shape.group_c(), kTile);
-  const int64_t wanted = std::clamp(kTargetBlocks / std::max<int64_t>(tiles, 1), int64_t{1},
-                                    std::max<int64_t>(depth / kLeastDepth, 1));
-  const int64_t slice = std::max(kDepthUnit, ceil_div(ceil_div(depth, wanted), kDepthUnit) * kDepthUnit);
+  const int64_t tiles =
+      shape.groups * ceil_div(shape.group_k(), kTile) * ceil_div(shape.R * shape.S * shape.group_c(), kTile);
+  const int64_t wanted =
+      std::clamp(kTargetBlocks / std::max<int64_t>(tiles, 1), int64_t{1}, std::max<int64_t>(depth / kLeastDepth, 1));
+  const int64_t slice = std::max(kSliceUnit, ceil_div(ceil_div(depth, wanted), kSliceUnit) * kSliceUnit);
   return {static_cast<int>(std::max<int64_t>(ceil_div(depth, slice), 1)), slice};
 }
 

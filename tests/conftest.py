@@ -1,0 +1,21 @@
+"""Each test runs on its device, in that device's configuration, and leaves torch's global state as it was."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+# Of problems as small as these two threads only make a busy machine wait; tests that are about threads set their own.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def on_its_device(request):
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    device = parameters.get("device")
+    threads = torch.get_num_threads()
+    with device.active() if device is not None else contextlib.nullcontext():
+        yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,577 @@
+// Runs the convolution launchers on the emulator and compares them with plain loops in double precision.
+//
+//   test_conv2d_launchers float32|tf32|float64|bfloat16|float16 shapes|large|schedules|limits
+//
+// Inputs are rounded to the element type first. Small integers must come out exactly (rounded once), random numbers
+// within a bound on the rounding of products and sums. Results and workspace start as NaN. Exit status 0: all is well.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/conv2d.h"
+#include "kernels/cuda/conv2d_divisor.cuh"
+
+namespace {
+
+using d2l::Conv2dShape;
+using d2l::cuda::DType;
+using d2l::cuda::Float32Precision;
+using d2l::cuda::LaunchStatus;
+
+int failures = 0;
+int checks = 0;
+
+void check(bool ok, const std::string& what) {
+  ++checks;
+  if (ok) return;
+  ++failures;
+  std::printf("FAILED %s\n", what.c_str());
+}
+
+struct Case {
+  const char* name;
+  int64_t N, C, H, W, K, R, S;
+  int64_t stride_h = 1, stride_w = 1;
+  int64_t top = 0, bottom = 0, left = 0, right = 0;
+  int64_t dilation_h = 1, dilation_w = 1;
+  int64_t groups = 1;
+  int misalign = 0;  // elements by which every tensor starts after an aligned address
+
+  Conv2dShape shape() const {
+    const int64_t P = (H + top + bottom - dilation_h * (R - 1) - 1) / stride_h + 1;
+    const int64_t Q = (W + left + right - dilation_w * (S - 1) - 1) / stride_w + 1;
+    return {N, C, H, W, K, R, S, P, Q, stride_h, stride_w, top, left, dilation_h, dilation_w, groups};
+  }
+};
+
+const std::vector<Case> kCases = {
+    {.name = "lenet.conv1",
+     .N = 3,
+     .C = 1,
+     .H = 12,
+     .W = 12,
+     .K = 6,
+     .R = 5,
+     .S = 5,
+     .top = 2,
+     .bottom = 2,
+     .left = 2,
+     .right = 2},
+    {.name = "lenet.conv2", .N = 2, .C = 6, .H = 14, .W = 14, .K = 16, .R = 5, .S = 5},
+    {.name = "rgb stem",
+     .N = 2,
+     .C = 3,
+     .H = 17,
+     .W = 17,
+     .K = 8,
+     .R = 7,
+     .S = 7,
+     .stride_h = 2,
+     .stride_w = 2,
+     .top = 3,
+     .bottom = 3,
+     .left = 3,
+     .right = 3},
+    {.name = "1x1", .N = 2, .C = 16, .H = 7, .W = 7, .K = 24, .R = 1, .S = 1},
+    {.name = "1x1 stride 2", .N = 2, .C = 16, .H = 7, .W = 8, .K = 16, .R = 1, .S = 1, .stride_h = 2, .stride_w = 2},
+    {.name = "3x3",
+     .N = 2,
+     .C = 16,
+     .H = 9,
+     .W = 9,
+     .K = 72,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1},
+    {.name = "3x3 wide both",
+     .N = 1,
+     .C = 72,
+     .H = 5,
+     .W = 6,
+     .K = 80,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1},
+    {.name = "3x3 stride 2",
+     .N = 2,
+     .C = 8,
+     .H = 11,
+     .W = 10,
+     .K = 16,
+     .R = 3,
+     .S = 3,
+     .stride_h = 2,
+     .stride_w = 2,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1},
+    {.name = "dilation 2",
+     .N = 1,
+     .C = 8,
+     .H = 11,
+     .W = 13,
+     .K = 8,
+     .R = 3,
+     .S = 3,
+     .top = 2,
+     .bottom = 2,
+     .left = 2,
+     .right = 2,
+     .dilation_h = 2,
+     .dilation_w = 2},
+    {.name = "stride 2 dilation 2",
+     .N = 1,
+     .C = 8,
+     .H = 11,
+     .W = 13,
+     .K = 8,
+     .R = 3,
+     .S = 2,
+     .stride_h = 2,
+     .stride_w = 2,
+     .top = 1,
+     .left = 3,
+     .dilation_h = 2,
+     .dilation_w = 2},
+    {.name = "stride 4x6 dilation 6x4",
+     .N = 2,
+     .C = 4,
+     .H = 29,
+     .W = 31,
+     .K = 5,
+     .R = 4,
+     .S = 5,
+     .stride_h = 4,
+     .stride_w = 6,
+     .top = 5,
+     .bottom = 2,
+     .left = 1,
+     .right = 7,
+     .dilation_h = 6,
+     .dilation_w = 4},
+    {.name = "stride 3 dilation 2",
+     .N = 1,
+     .C = 8,
+     .H = 16,
+     .W = 17,
+     .K = 8,
+     .R = 4,
+     .S = 3,
+     .stride_h = 3,
+     .stride_w = 3,
+     .top = 2,
+     .bottom = 1,
+     .left = 0,
+     .right = 2,
+     .dilation_h = 2,
+     .dilation_w = 2},
+    {.name = "stride > kernel", .N = 2, .C = 5, .H = 13, .W = 11, .K = 7, .R = 2, .S = 1, .stride_h = 5, .stride_w = 3},
+    {.name = "stride > map", .N = 2, .C = 8, .H = 3, .W = 4, .K = 8, .R = 3, .S = 2, .stride_h = 7, .stride_w = 9},
+    {.name = "asymmetric padding",
+     .N = 2,
+     .C = 3,
+     .H = 6,
+     .W = 7,
+     .K = 4,
+     .R = 4,
+     .S = 4,
+     .top = 1,
+     .bottom = 2,
+     .left = 0,
+     .right = 3},
+    {.name = "padding > kernel",
+     .N = 1,
+     .C = 2,
+     .H = 3,
+     .W = 2,
+     .K = 3,
+     .R = 2,
+     .S = 2,
+     .top = 4,
+     .bottom = 3,
+     .left = 3,
+     .right = 5},
+    {.name = "groups 2",
+     .N = 2,
+     .C = 16,
+     .H = 6,
+     .W = 6,
+     .K = 32,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1,
+     .groups = 2},
+    {.name = "groups 3, odd channels", .N = 1, .C = 9, .H = 6, .W = 5, .K = 15, .R = 3, .S = 3, .groups = 3},
+    {.name = "depthwise",
+     .N = 2,
+     .C = 12,
+     .H = 7,
+     .W = 7,
+     .K = 12,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1,
+     .groups = 12},
+    {.name = "depthwise, 2 outputs",
+     .N = 1,
+     .C = 5,
+     .H = 8,
+     .W = 6,
+     .K = 10,
+     .R = 3,
+     .S = 3,
+     .stride_h = 2,
+     .stride_w = 2,
+     .groups = 5},
+    {.name = "one pixel", .N = 1, .C = 8, .H = 1, .W = 1, .K = 8, .R = 1, .S = 1},
+    {.name = "width 1", .N = 3, .C = 4, .H = 19, .W = 1, .K = 4, .R = 5, .S = 1, .top = 2, .bottom = 2},
+    {.name = "odd tails", .N = 3, .C = 7, .H = 9, .W = 11, .K = 67, .R = 3, .S = 2, .left = 1},
+    {.name = "kernel = map", .N = 5, .C = 8, .H = 5, .W = 5, .K = 24, .R = 5, .S = 5},
+    {.name = "slices",
+     .N = 4,
+     .C = 8,
+     .H = 20,
+     .W = 21,
+     .K = 8,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1},
+    {.name = "slices, one channel", .N = 5, .C = 1, .H = 16, .W = 15, .K = 1, .R = 3, .S = 3},
+    {.name = "unaligned", .N = 2, .C = 16, .H = 5, .W = 6, .K = 16, .R = 3, .S = 3, .misalign = 1},
+};
+
+// Each reaches the large tile in one of the three products at least.
+const std::vector<Case> kLargeCases = {
+    {.name = "many pixels", .N = 2, .C = 8, .H = 67, .W = 125, .K = 72, .R = 1, .S = 2, .left = 1},
+    {.name = "many pixels, wide input", .N = 2, .C = 72, .H = 67, .W = 125, .K = 8, .R = 1, .S = 2, .left = 1},
+    {.name = "many weights",
+     .N = 1,
+     .C = 1040,
+     .H = 2,
+     .W = 3,
+     .K = 9360,
+     .R = 3,
+     .S = 3,
+     .top = 1,
+     .bottom = 1,
+     .left = 1,
+     .right = 1,
+     .groups = 130},
+};
+
+// An array that starts `misalign` elements after an aligned address and ends with its allocation.
+template <typename T>
+class Tensor {
+ public:
+  Tensor(int64_t elements, int misalign) : storage_(elements + misalign), misalign_(misalign) { poison(); }
+  T* data() { return storage_.data() + misalign_; }
+  const T* data() const { return storage_.data() + misalign_; }
+  int64_t size() const { return static_cast<int64_t>(storage_.size()) - misalign_; }
+  double operator[](int64_t i) const { return static_cast<double>(d2l::cuda::widen(data()[i])); }
+  void poison() { std::memset(static_cast<void*>(storage_.data()), 0xff, storage_.size() * sizeof(T)); }
+  void fill(std::mt19937_64& random, bool integers) {
+    std::uniform_real_distribution<double> sizes(0.05, 1.0);
+    for (int64_t i = 0; i < size(); ++i) {
+      const double magnitude = integers ? static_cast<double>(1 + random() % 2) : sizes(random);
+      data()[i] = d2l::cuda::narrow<T>(static_cast<d2l::cuda::accumulate_t<T>>(random() % 2 ? magnitude : -magnitude));
+    }
+  }
+
+ private:
+  std::vector<T> storage_;
+  int misalign_;
+};
+
+struct Reference {
+  std::vector<double> value, magnitude;  // the sum of the terms, of their absolute values
+  explicit Reference(int64_t elements) : value(elements), magnitude(elements) {}
+  void add(int64_t i, double term) { value[i] += term, magnitude[i] += std::abs(term); }
+};
+
+// Calls term(output index, input index, weight index) for every product of the cross-correlation.
+template <typename Term>
+void for_each_product(const Conv2dShape& x, Term&& term) {
+  for (int64_t n = 0; n < x.N; ++n)
+    for (int64_t p = 0; p < x.P; ++p)
+      for (int64_t q = 0; q < x.Q; ++q)
+        for (int64_t r = 0; r < x.R; ++r)
+          for (int64_t s = 0; s < x.S; ++s) {
+            const int64_t h = p * x.stride_h + r * x.dilation_h - x.pad_top;
+            const int64_t w = q * x.stride_w + s * x.dilation_w - x.pad_left;
+            if (h < 0 || h >= x.H || w < 0 || w >= x.W) continue;
+            for (int64_t k = 0; k < x.K; ++k)
+              for (int64_t c = 0; c < x.group_c(); ++c)
+                term(((n * x.P + p) * x.Q + q) * x.K + k,
+                     ((n * x.H + h) * x.W + w) * x.C + k / x.group_k() * x.group_c() + c,
+                     ((k * x.R + r) * x.S + s) * x.group_c() + c);
+          }
+}
+
+template <typename T>
+struct Rounding;  // relative error of one store
+template <>
+struct Rounding<float> {
+  static constexpr double kStore = 0x1p-24, kFloor = 0;
+};
+template <>
+struct Rounding<double> {
+  static constexpr double kStore = 0x1p-53, kFloor = 0;
+};
+template <>
+struct Rounding<__nv_bfloat16> {
+  static constexpr double kStore = 0x1p-8, kFloor = 0;
+};
+template <>
+struct Rounding<__half> {
+  static constexpr double kStore = 0x1p-11, kFloor = 0x1p-25;
+};
+
+template <typename T>
+void compare(const Tensor<T>& result, const Reference& reference, bool integers, bool tf32, const std::string& what) {
+  const double product = std::is_same_v<T, double> ? 1e-14 : tf32 ? 0x1.01p-10 : 1e-6;
+  double worst = 0;
+  int64_t where = -1, wrong = 0;
+  for (int64_t i = 0; i < result.size(); ++i) {
+    const double value = reference.value[i];
+    const T rounded = d2l::cuda::narrow<T>(static_cast<d2l::cuda::accumulate_t<T>>(value));
+    const double wanted = integers ? static_cast<double>(d2l::cuda::widen(rounded)) : value;
+    const double bound = integers ? 0
+                                  : product * reference.magnitude[i] + Rounding<T>::kFloor +
+                                        Rounding<T>::kStore * (std::abs(value) + product * reference.magnitude[i]);
+    const double error = std::abs(result[i] - wanted);
+    if (!(error <= bound)) ++wrong;
+    if (!(error <= worst)) worst = error, where = i;
+  }
+  check(wrong == 0, what + (integers ? " integers" : " random") + ": " + std::to_string(wrong) + " of " +
+                        std::to_string(result.size()) + " wrong, the worst by " + std::to_string(worst) + " at " +
+                        std::to_string(where) +
+                        (where < 0 ? "" : ", which should be " + std::to_string(reference.value[where])));
+}
+
+template <typename T>
+struct Problem {
+  Conv2dShape shape;
+  DType dtype;
+  Float32Precision precision;
+  Tensor<T> input, weight, bias, grad_output;
+
+  Problem(const Case& x, DType dtype, Float32Precision precision, bool integers)
+      : shape(x.shape()),
+        dtype(dtype),
+        precision(precision),
+        input(shape.N * shape.H * shape.W * shape.C, x.misalign),
+        weight(shape.K * shape.R * shape.S * shape.group_c(), x.misalign),
+        bias(shape.K, x.misalign),
+        grad_output(shape.N * shape.P * shape.Q * shape.K, x.misalign) {
+    std::mt19937_64 random(1234);
+    for (Tensor<T>* tensor : {&input, &weight, &bias, &grad_output}) tensor->fill(random, integers);
+  }
+  LaunchStatus forward(Tensor<T>& output, bool with_bias) const {
+    return d2l::cuda::conv2d(shape, dtype, precision, input.data(), weight.data(), with_bias ? bias.data() : nullptr,
+                             output.data(), nullptr);
+  }
+  LaunchStatus input_grad(Tensor<T>& result) const {
+    return d2l::cuda::conv2d_input_grad(shape, dtype, precision, grad_output.data(), weight.data(), result.data(),
+                                        nullptr);
+  }
+  LaunchStatus weight_grad(Tensor<T>& result) const {
+    constexpr unsigned char kNan = 0xff;  // in every byte
+    std::vector<unsigned char> workspace(d2l::cuda::conv2d_weight_grad_workspace(shape, dtype), kNan);
+    return d2l::cuda::conv2d_weight_grad(shape, dtype, precision, grad_output.data(), input.data(), result.data(),
+                                         workspace.data(), nullptr);
+  }
+};
+
+void check_launched(const LaunchStatus& status, const std::string& what) {
+  check(status.error == 0 && status.grid[0] > 0 && status.block[0] > 0,
+        what + ": " + (status.error == 0 ? "not launched" : d2l::cuda::error_string(status.error)));
+}
+
+template <typename T>
+void run_case(const Case& x, DType dtype, Float32Precision precision) {
+  const bool tf32 = std::is_same_v<T, float> && precision == Float32Precision::tf32;
+  for (const bool integers : {true, false}) {
+    const Problem<T> problem(x, dtype, precision, integers);
+    const Conv2dShape& shape = problem.shape;
+    Reference output(problem.grad_output.size()), input_grad(problem.input.size()), weight_grad(problem.weight.size());
+    for_each_product(shape, [&](int64_t o, int64_t i, int64_t w) {
+      output.add(o, problem.input[i] * problem.weight[w]);
+      input_grad.add(i, problem.grad_output[o] * problem.weight[w]);
+      weight_grad.add(w, problem.grad_output[o] * problem.input[i]);
+    });
+    const std::string name = x.name;
+
+    for (const bool with_bias : {false, true}) {
+      if (with_bias) {
+        for (int64_t i = 0; i < problem.grad_output.size(); ++i) output.add(i, problem.bias[i % shape.K]);
+      }
+      Tensor<T> result(problem.grad_output.size(), x.misalign);
+      check_launched(problem.forward(result, with_bias), name + " forward");
+      compare(result, output, integers, tf32, name + (with_bias ? " forward with bias" : " forward"));
+    }
+    Tensor<T> result(problem.input.size(), x.misalign);
+    check_launched(problem.input_grad(result), name + " input grad");
+    compare(result, input_grad, integers, tf32, name + " input grad");
+    Tensor<T> weight_result(problem.weight.size(), x.misalign);
+    check_launched(problem.weight_grad(weight_result), name + " weight grad");
+    compare(weight_result, weight_grad, integers, tf32, name + " weight grad");
+  }
+}
+
+template <typename T>
+bool same_bits(const Tensor<T>& a, const Tensor<T>& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// The order in which threads run and the time at which copies land must not change a bit.
+template <typename T>
+void run_schedules(DType dtype, Float32Precision precision) {
+  for (const std::string name : {"lenet.conv1", "3x3", "3x3 stride 2", "slices", "groups 3, odd channels"}) {
+    const Case* x = nullptr;
+    for (const Case& candidate : kCases) {
+      if (name == candidate.name) x = &candidate;
+    }
+    const Problem<T> problem(*x, dtype, precision, false);
+    std::vector<Tensor<T>> first;
+    for (const char* copies : {"late", "eager"}) {
+      for (const char* schedule : {"forward", "reverse", "random", "greedy", "greedy_reverse"}) {
+        setenv("D2LKERNELS_EMULATOR_CP_ASYNC", copies, 1);
+        setenv("D2LKERNELS_EMULATOR_SCHEDULE", schedule, 1);
+        std::vector<Tensor<T>> results;
+        for (const int64_t size : {problem.grad_output.size(), problem.input.size(), problem.weight.size()}) {
+          results.emplace_back(size, x->misalign);
+        }
+        const std::string what = name + " " + schedule + " " + copies;
+        check_launched(problem.forward(results[0], true), what + " forward");
+        check_launched(problem.input_grad(results[1]), what + " input grad");
+        check_launched(problem.weight_grad(results[2]), what + " weight grad");
+        if (first.empty()) first = results;
+        for (size_t i = 0; i < results.size(); ++i) {
+          check(same_bits(first[i], results[i]), what + ": product " + std::to_string(i) + " depends on the schedule");
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+void run_large(DType dtype, Float32Precision precision) {
+  constexpr unsigned kThreadsOfLargeTile = 256;  // on tensor cores
+  const bool tensor_cores = sizeof(T) == 2 || precision == Float32Precision::tf32;
+  for (const Case& x : kLargeCases) run_case<T>(x, dtype, precision);
+  if (std::is_same_v<T, double> || !tensor_cores) return;
+  const Problem<T> pixels(kLargeCases[0], dtype, precision, true), wide(kLargeCases[1], dtype, precision, true),
+      weights(kLargeCases[2], dtype, precision, true);
+  Tensor<T> output(pixels.grad_output.size(), 0), input(wide.input.size(), 0), weight(weights.weight.size(), 0);
+  check(pixels.forward(output, false).block[0] == kThreadsOfLargeTile, "forward did not use the large tile");
+  check(wide.input_grad(input).block[0] == kThreadsOfLargeTile, "input grad did not use the large tile");
+  check(weights.weight_grad(weight).block[0] == kThreadsOfLargeTile, "weight grad did not use the large tile");
+}
+
+// Empty tensors, coordinates that do not fit, TF32's rounding, the divisors.
+template <typename T>
+void run_limits(DType dtype, Float32Precision precision) {
+  Case empty = {.name = "no images", .N = 0, .C = 4, .H = 5, .W = 5, .K = 4, .R = 3, .S = 3};
+  const Problem<T> nothing(empty, dtype, precision, true);
+  Tensor<T> none(0, 0), weight(nothing.weight.size(), 0);
+  for (const LaunchStatus& status : {nothing.forward(none, true), nothing.input_grad(none)}) {
+    check(status.error == 0 && status.grid[0] == 0, "an empty batch should succeed without a launch");
+  }
+  check_launched(nothing.weight_grad(weight), "weight grad of an empty batch");
+  compare(weight, Reference(weight.size()), true, false, "weight grad of an empty batch");
+
+  Conv2dShape vast = nothing.shape;
+  vast.N = 1, vast.W = vast.Q = int64_t{1} << 31;
+  const auto refused = [&](const LaunchStatus& status, const char* what) {
+    check(status.error != 0 && status.grid[0] == 0, std::string(what) + " of a map that is too wide was not refused");
+  };
+  refused(d2l::cuda::conv2d(vast, dtype, precision, nullptr, nullptr, nullptr, nullptr, nullptr), "forward");
+  refused(d2l::cuda::conv2d_input_grad(vast, dtype, precision, nullptr, nullptr, nullptr, nullptr), "input grad");
+  refused(d2l::cuda::conv2d_weight_grad(vast, dtype, precision, nullptr, nullptr, nullptr, nullptr, nullptr),
+          "weight grad");
+
+  if constexpr (std::is_same_v<T, float>) {
+    Problem<T> one({.name = "rounding", .N = 1, .C = 1, .H = 1, .W = 1, .K = 1, .R = 1, .S = 1}, dtype, precision,
+                   true);
+    one.weight.data()[0] = 1;
+    const bool tf32 = precision == Float32Precision::tf32;
+    for (const auto& [value, rounded] : {std::pair{1 + 0x1.8p-11f, 1 + 0x1p-10f},
+                                         {1 + 0x1p-11f, 1 + 0x1p-10f},
+                                         {1 + 0x1.8p-12f, 1.0f},
+                                         {-1 - 0x1p-11f, -1 - 0x1p-10f}}) {
+      Tensor<T> output(1, 0);
+      one.input.data()[0] = value;
+      check_launched(one.forward(output, false), "rounding");
+      check(output[0] == (tf32 ? rounded : value), "float32 was not rounded as its precision says");
+    }
+  }
+
+  std::mt19937_64 random(7);
+  for (int i = 0; i < 20000; ++i) {
+    const uint32_t divisor = static_cast<uint32_t>(1 + (random() >> (33 + random() % 31))),
+                   x = static_cast<uint32_t>(random() >> (33 + random() % 31));
+    check(d2l::cuda::FastDivisor<uint32_t>(divisor).quotient(x) == x / divisor, "32-bit division");
+    const uint64_t wide_divisor = 1 + (random() >> (2 + random() % 62)), y = random() >> (1 + random() % 62);
+    check(d2l::cuda::FastDivisor<uint64_t>(wide_divisor).quotient(y) == y / wide_divisor, "64-bit division");
+    const uint64_t multiple = y / wide_divisor * wide_divisor;
+    if (multiple == 0) continue;
+    check(d2l::cuda::FastDivisor<uint64_t>(wide_divisor).quotient(multiple - 1) == (multiple - 1) / wide_divisor,
+          "64-bit division below a multiple");
+  }
+}
+
+template <typename T>
+bool run(const std::string& suite, DType dtype, Float32Precision precision) {
+  if (suite == "shapes") {
+    for (const Case& x : kCases) run_case<T>(x, dtype, precision);
+  } else if (suite == "large") {
+    run_large<T>(dtype, precision);
+  } else if (suite == "schedules") {
+    run_schedules<T>(dtype, precision);
+  } else if (suite == "limits") {
+    run_limits<T>(dtype, precision);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string kind = count > 1 ? arguments[1] : "", suite = count > 2 ? arguments[2] : "";
+  const Float32Precision ieee = Float32Precision::ieee;
+  bool known = false;
+  if (kind == "float32") known = run<float>(suite, DType::float32, ieee);
+  if (kind == "tf32") known = run<float>(suite, DType::float32, Float32Precision::tf32);
+  if (kind == "float64") known = run<double>(suite, DType::float64, ieee);
+  if (kind == "bfloat16") known = run<__nv_bfloat16>(suite, DType::bfloat16, ieee);
+  if (kind == "float16") known = run<__half>(suite, DType::float16, ieee);
+  if (!known) {
+    std::printf("usage: %s float32|tf32|float64|bfloat16|float16 shapes|large|schedules|limits\n", arguments[0]);
+    return 2;
+  }
+  std::printf("%d of %d checks failed\n", failures, checks);
+  return failures == 0 ? 0 : 1;
+}

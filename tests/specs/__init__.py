@@ -1,0 +1,9 @@
+"""One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
+
+from . import convolution, pooling
+
+SPECS = (*convolution.SPECS, *pooling.SPECS)
+BY_NAME = {spec.name: spec for spec in SPECS}
+
+# Functions of d2lkernels.ops that are derivatives: torch.nn.functional has no counterpart.
+FUNCTIONAL = tuple(spec for spec in SPECS if not spec.name.endswith("_grad"))
