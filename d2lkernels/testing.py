@@ -236,7 +236,8 @@ def magnitude(function: Callable, spec: OpSpec, tensors: Sequence[Tensor | None]
     """What a result would be without cancellation: the scale of its rounding errors. In float64."""
     if not spec.is_linear:
         return torch.zeros((), dtype=torch.float64)
-    return call(function, converted(tensors, lambda tensor: tensor.detach().double().abs()), arguments)[0]
+    positive = converted(tensors, lambda tensor: tensor.detach().double().abs())
+    return call(function, positive, arguments)[0].abs()
 
 
 def error_bound(expected: Tensor, native: Tensor, magnitude: Tensor, precision: str = "ieee") -> Tensor:

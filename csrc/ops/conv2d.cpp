@@ -363,12 +363,15 @@ void save_factors(AutogradContext* ctx, const Tensor& a, const Tensor& b) {
 }
 
 struct Conv2d : torch::autograd::Function<Conv2d> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+  // A bias that is not there comes as an undefined tensor: an empty optional would have no place among the inputs that
+  // needs_input_grad counts.
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const Tensor& bias,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
     save_factors(ctx, input, weight);
     save_geometry(ctx, {stride, padding, dilation, groups}, input.sym_sizes(), weight.sym_sizes());
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_conv2d(input, weight, bias, stride, padding, dilation, groups);
+    return call_conv2d(input, weight, bias.defined() ? OptionalTensor(bias) : std::nullopt, stride, padding, dilation,
+                       groups);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -451,7 +454,7 @@ struct Conv2dWeightGrad : torch::autograd::Function<Conv2dWeightGrad> {
 Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
                        IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   if (needs_autograd("conv2d", input, weight, tensor_or_undefined(bias))) {
-    return Conv2d::apply(input, weight, bias, stride, padding, dilation, groups);
+    return Conv2d::apply(input, weight, tensor_or_undefined(bias), stride, padding, dilation, groups);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_conv2d(input, weight, bias, stride, padding, dilation, groups);

@@ -45,8 +45,8 @@ def reachable(mirrors: Sequence[str], name: str, timeout: float = PROBE_SECONDS)
     answers: queue.Queue[tuple[str, bool]] = queue.Queue()
 
     def ask(mirror: str) -> None:
-        request = urllib.request.Request(mirror + name, method="HEAD")
         try:
+            request = urllib.request.Request(mirror + name, method="HEAD")
             with urllib.request.urlopen(request, timeout=timeout):
                 answers.put((mirror, True))
         except (OSError, HTTPException, ValueError):

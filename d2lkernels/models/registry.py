@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: batches of `batch_size` images, learning rate `lr`, `epochs` epochs; `optimizer` "sgd" or "adam"."""
+    """How to train. `optimizer` is "sgd" (without momentum, as in the book) or "adam"."""
 
     batch_size: int
     lr: float

@@ -4,6 +4,8 @@
 //
 // Inputs are rounded to the element type first. Small integers must come out exactly (rounded once), random numbers
 // within a bound on the rounding of products and sums. Results and workspace start as NaN. Exit status 0: all is well.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -261,25 +263,6 @@ const std::vector<Case> kCases = {
     {.name = "unaligned", .N = 2, .C = 16, .H = 5, .W = 6, .K = 16, .R = 3, .S = 3, .misalign = 1},
 };
 
-// Each reaches the large tile in one of the three products at least.
-const std::vector<Case> kLargeCases = {
-    {.name = "many pixels", .N = 2, .C = 8, .H = 67, .W = 125, .K = 72, .R = 1, .S = 2, .left = 1},
-    {.name = "many pixels, wide input", .N = 2, .C = 72, .H = 67, .W = 125, .K = 8, .R = 1, .S = 2, .left = 1},
-    {.name = "many weights",
-     .N = 1,
-     .C = 1040,
-     .H = 2,
-     .W = 3,
-     .K = 9360,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1,
-     .groups = 130},
-};
-
 // An array that starts `misalign` elements after an aligned address and ends with its allocation.
 template <typename T>
 class Tensor {
@@ -408,35 +391,41 @@ void check_launched(const LaunchStatus& status, const std::string& what) {
         what + ": " + (status.error == 0 ? "not launched" : d2l::cuda::error_string(status.error)));
 }
 
+enum Product : unsigned { kForward = 1, kInputGrad = 2, kWeightGrad = 4, kAll = 7 };
+
+// Returns the threads in a block of the last launch.
 template <typename T>
-void run_case(const Case& x, DType dtype, Float32Precision precision) {
+unsigned run_case(const Case& x, DType dtype, Float32Precision precision, Product products = kAll) {
   const bool tf32 = std::is_same_v<T, float> && precision == Float32Precision::tf32;
+  unsigned threads = 0;
+  const auto run = [&](const std::string& what, const Reference& reference, bool integers, auto&& launch) {
+    Tensor<T> result(static_cast<int64_t>(reference.value.size()), x.misalign);
+    const LaunchStatus status = launch(result);
+    check_launched(status, x.name + what);
+    compare(result, reference, integers, tf32, x.name + what);
+    threads = status.block[0];
+  };
   for (const bool integers : {true, false}) {
     const Problem<T> problem(x, dtype, precision, integers);
-    const Conv2dShape& shape = problem.shape;
     Reference output(problem.grad_output.size()), input_grad(problem.input.size()), weight_grad(problem.weight.size());
-    for_each_product(shape, [&](int64_t o, int64_t i, int64_t w) {
-      output.add(o, problem.input[i] * problem.weight[w]);
-      input_grad.add(i, problem.grad_output[o] * problem.weight[w]);
-      weight_grad.add(w, problem.grad_output[o] * problem.input[i]);
+    for_each_product(problem.shape, [&](int64_t o, int64_t i, int64_t w) {
+      if (products & kForward) output.add(o, problem.input[i] * problem.weight[w]);
+      if (products & kInputGrad) input_grad.add(i, problem.grad_output[o] * problem.weight[w]);
+      if (products & kWeightGrad) weight_grad.add(w, problem.grad_output[o] * problem.input[i]);
     });
-    const std::string name = x.name;
-
-    for (const bool with_bias : {false, true}) {
-      if (with_bias) {
-        for (int64_t i = 0; i < problem.grad_output.size(); ++i) output.add(i, problem.bias[i % shape.K]);
-      }
-      Tensor<T> result(problem.grad_output.size(), x.misalign);
-      check_launched(problem.forward(result, with_bias), name + " forward");
-      compare(result, output, integers, tf32, name + (with_bias ? " forward with bias" : " forward"));
+    if (products & kForward) {
+      run(" forward", output, integers, [&](Tensor<T>& result) { return problem.forward(result, false); });
+      for (int64_t i = 0; i < problem.grad_output.size(); ++i) output.add(i, problem.bias[i % problem.shape.K]);
+      run(" forward with bias", output, integers, [&](Tensor<T>& result) { return problem.forward(result, true); });
     }
-    Tensor<T> result(problem.input.size(), x.misalign);
-    check_launched(problem.input_grad(result), name + " input grad");
-    compare(result, input_grad, integers, tf32, name + " input grad");
-    Tensor<T> weight_result(problem.weight.size(), x.misalign);
-    check_launched(problem.weight_grad(weight_result), name + " weight grad");
-    compare(weight_result, weight_grad, integers, tf32, name + " weight grad");
+    if (products & kInputGrad) {
+      run(" input grad", input_grad, integers, [&](Tensor<T>& result) { return problem.input_grad(result); });
+    }
+    if (products & kWeightGrad) {
+      run(" weight grad", weight_grad, integers, [&](Tensor<T>& result) { return problem.weight_grad(result); });
+    }
   }
+  return threads;
 }
 
 template <typename T>
@@ -447,7 +436,7 @@ bool same_bits(const Tensor<T>& a, const Tensor<T>& b) {
 // The order in which threads run and the time at which copies land must not change a bit.
 template <typename T>
 void run_schedules(DType dtype, Float32Precision precision) {
-  for (const std::string name : {"lenet.conv1", "3x3", "3x3 stride 2", "slices", "groups 3, odd channels"}) {
+  for (const std::string name : {"lenet.conv1", "3x3 stride 2", "groups 3, odd channels", "slices, one channel"}) {
     const Case* x = nullptr;
     for (const Case& candidate : kCases) {
       if (name == candidate.name) x = &candidate;
@@ -475,21 +464,87 @@ void run_schedules(DType dtype, Float32Precision precision) {
   }
 }
 
+// Each has enough blocks for the large tile.
+const std::vector<std::pair<Case, Product>> kLargeCases = {
+    {{.name = "many pixels", .N = 2, .C = 8, .H = 67, .W = 125, .K = 72, .R = 1, .S = 2, .left = 1}, kForward},
+    {{.name = "many pixels, wide", .N = 2, .C = 72, .H = 67, .W = 125, .K = 8, .R = 1, .S = 2, .left = 1}, kInputGrad},
+    {{.name = "many weights",
+      .N = 1,
+      .C = 1040,
+      .H = 2,
+      .W = 3,
+      .K = 9360,
+      .R = 3,
+      .S = 3,
+      .top = 1,
+      .bottom = 1,
+      .left = 1,
+      .right = 1,
+      .groups = 130},
+     kWeightGrad},
+};
+
 template <typename T>
 void run_large(DType dtype, Float32Precision precision) {
   constexpr unsigned kThreadsOfLargeTile = 256;  // on tensor cores
-  const bool tensor_cores = sizeof(T) == 2 || precision == Float32Precision::tf32;
-  for (const Case& x : kLargeCases) run_case<T>(x, dtype, precision);
-  if (std::is_same_v<T, double> || !tensor_cores) return;
-  const Problem<T> pixels(kLargeCases[0], dtype, precision, true), wide(kLargeCases[1], dtype, precision, true),
-      weights(kLargeCases[2], dtype, precision, true);
-  Tensor<T> output(pixels.grad_output.size(), 0), input(wide.input.size(), 0), weight(weights.weight.size(), 0);
-  check(pixels.forward(output, false).block[0] == kThreadsOfLargeTile, "forward did not use the large tile");
-  check(wide.input_grad(input).block[0] == kThreadsOfLargeTile, "input grad did not use the large tile");
-  check(weights.weight_grad(weight).block[0] == kThreadsOfLargeTile, "weight grad did not use the large tile");
+  const bool tensor_cores = sizeof(T) == 2 || (sizeof(T) == 4 && precision == Float32Precision::tf32);
+  for (const auto& [x, product] : kLargeCases) {
+    const unsigned threads = run_case<T>(x, dtype, precision, product);
+    check(!tensor_cores || threads == kThreadsOfLargeTile, std::string(x.name) + " did not use the large tile");
+  }
 }
 
-// Empty tensors, coordinates that do not fit, TF32's rounding, the divisors.
+// Memory of zeros that costs nothing until it is written to.
+class SparseMemory {
+ public:
+  explicit SparseMemory(size_t bytes) : bytes_(bytes) {
+    memory_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    check(memory_ != MAP_FAILED, "mmap");
+  }
+  ~SparseMemory() { munmap(memory_, bytes_); }
+  SparseMemory(const SparseMemory&) = delete;
+  SparseMemory& operator=(const SparseMemory&) = delete;
+  void* data() { return memory_; }
+
+ private:
+  size_t bytes_;
+  void* memory_;
+};
+
+// Only the four corners of an input of more than 2^31 elements are read.
+template <typename T>
+void run_vast(DType dtype, Float32Precision precision) {
+  constexpr int64_t kSide = 18000, kChannels = 8, kElements = kSide * kSide * kChannels;
+  static_assert(kElements > int64_t{1} << 31);
+  const Conv2dShape shape = Case{.name = "corners",
+                                 .N = 1,
+                                 .C = kChannels,
+                                 .H = kSide,
+                                 .W = kSide,
+                                 .K = 1,
+                                 .R = 1,
+                                 .S = 1,
+                                 .stride_h = kSide - 1,
+                                 .stride_w = kSide - 1}
+                                .shape();
+  SparseMemory memory(kElements * sizeof(T));
+  T* const input = static_cast<T*>(memory.data());
+  Tensor<T> ones(kChannels, 0), output(4, 0), weight_grad(kChannels, 0);
+  for (int64_t c = 0; c < kChannels; ++c) {
+    ones.data()[c] = d2l::cuda::narrow<T>(1);
+    input[kElements - kChannels + c] = d2l::cuda::narrow<T>(static_cast<d2l::cuda::accumulate_t<T>>(c + 1));
+  }
+  check_launched(d2l::cuda::conv2d(shape, dtype, precision, input, ones.data(), nullptr, output.data(), nullptr),
+                 "forward beyond 2^31");
+  check(output[0] == 0 && output[1] == 0 && output[2] == 0 && output[3] == 36, "forward beyond 2^31");
+  check(d2l::cuda::conv2d_weight_grad_workspace(shape, dtype) == 0, "workspace of one slice");
+  check_launched(
+      d2l::cuda::conv2d_weight_grad(shape, dtype, precision, ones.data(), input, weight_grad.data(), nullptr, nullptr),
+      "weight grad beyond 2^31");
+  for (int64_t c = 0; c < kChannels; ++c) check(weight_grad[c] == c + 1, "weight grad beyond 2^31");
+}
+
+// Empty tensors, coordinates that do not fit, offsets beyond 2^31, TF32's rounding, the divisors.
 template <typename T>
 void run_limits(DType dtype, Float32Precision precision) {
   Case empty = {.name = "no images", .N = 0, .C = 4, .H = 5, .W = 5, .K = 4, .R = 3, .S = 3};
@@ -510,6 +565,8 @@ void run_limits(DType dtype, Float32Precision precision) {
   refused(d2l::cuda::conv2d_input_grad(vast, dtype, precision, nullptr, nullptr, nullptr, nullptr), "input grad");
   refused(d2l::cuda::conv2d_weight_grad(vast, dtype, precision, nullptr, nullptr, nullptr, nullptr, nullptr),
           "weight grad");
+
+  run_vast<T>(dtype, precision);
 
   if constexpr (std::is_same_v<T, float>) {
     Problem<T> one({.name = "rounding", .N = 1, .C = 1, .H = 1, .W = 1, .K = 1, .R = 1, .S = 1}, dtype, precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 def expected_collectives() -> list[list[int]]:
     """As in the kernel, for the value 10 * thread."""
 
-    def each(function) -> list[int]:  # noqa: ANN001
+    def each(function: Callable[[int, int, int], int]) -> list[int]:
         return [function(t, t % WARP, t - t % WARP) for t in range(THREADS)]
 
     votes = sum(1 << lane for lane in range(0, WARP, 3))

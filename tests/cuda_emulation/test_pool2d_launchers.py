@@ -83,6 +83,7 @@ MAX_POOLS = {
     "adaptive": Pool((2, 8, 7, 9), output_size=(3, 4)),
     "adaptive_larger": Pool((1, 3, 3, 4), output_size=(5, 7)),
     "adaptive_1": Pool((2, 8, 6, 5), output_size=(1, 1)),
+    "large_stride": Pool((1, 8, 4, 4), (3, 3), (2**31 - 1, 2**31 - 2), (1, 1)),
     "empty_batch": Pool((0, 8, 6, 6)),
 }
 AVG_POOLS = {
@@ -91,6 +92,7 @@ AVG_POOLS = {
     "ceil_beyond_padding": Pool((1, 8, 7, 6), (3, 4), (2, 3), (1, 1), ceil_mode=True),
     "ceil_padding_excluded": Pool((1, 3, 7, 6), (3, 4), (2, 3), (1, 1), ceil_mode=True, count_include_pad=False),
     "divisor_override": Pool((1, 8, 6, 6), (3, 3), (1, 1), (1, 1), divisor_override=7),
+    "large_divisor": Pool((1, 3, 4, 4), divisor_override=2**33),
 }
 
 

@@ -33,9 +33,9 @@ def available() -> bool:
 class Toolchain:
     """Builds into one directory; objects are made once."""
 
-    def __init__(self, directory: Path, sanitize: bool = False) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self._directory = directory
-        self._flags = FLAGS + (SANITIZE if sanitize else ())
+        self._flags = FLAGS + flags
         self._objects: dict[Path, Path] = {}
 
     def program(self, sources: Sequence[Path]) -> Path:

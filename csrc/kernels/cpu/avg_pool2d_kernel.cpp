@@ -30,7 +30,10 @@ D2L_INLINE void sum_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
       for (const Tap* column = columns.begin; column != columns.end; ++column) {
         const T* from = source + (row->place * row_pitch + column->place + i);
         const T factor = weight(*row, *column);
-        for (int b = 0; b < kBlocks; ++b) sum[b] += load_pack<kCount>(from + b * kCount) * factor;
+        for (int b = 0; b < kBlocks; ++b) {
+          if constexpr (kBlocks > 1) prefetch_ahead(from + b * kCount);
+          sum[b] += load_pack<kCount>(from + b * kCount) * factor;
+        }
       }
     }
     for (int b = 0; b < kBlocks; ++b) store_pack(output + i + b * kCount, finish(count, i + b * kCount, sum[b]));
@@ -60,6 +63,15 @@ D2L_INLINE void fill_run(T* to, int64_t n, T value) {
   });
 }
 
+// The gradient is the same in places under the same windows.
+D2L_INLINE bool same_places(TapRange a, TapRange b) {
+  if (a.end - a.begin != b.end - b.begin) return false;
+  for (int64_t i = 0; i < a.end - a.begin; ++i) {
+    if (a.begin[i].place != b.begin[i].place) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 template <typename T>
@@ -84,7 +96,13 @@ void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T*
   const int64_t row_pitch = work.source_columns * work.channels;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
     const T* image = grad_output + unit / work.rows * work.source_rows * row_pitch;
-    const TapRange rows = taps_of(work.row_taps, unit % work.rows);
+    const int64_t h = unit % work.rows;
+    const TapRange rows = taps_of(work.row_taps, h);
+    if (unit > units.begin && h > 0 && same_places(rows, taps_of(work.row_taps, h - 1))) {
+      T* row = grad_input + unit * work.columns * work.channels;
+      copy_row(row - work.columns * work.channels, work.columns * work.channels, row);
+      continue;
+    }
     for (int64_t w = 0; w < work.columns; ++w) {
       const TapRange columns = taps_of(work.column_taps, w);
       T* to = grad_input + (unit * work.columns + w) * work.channels;
@@ -102,39 +120,69 @@ void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T*
   }
 }
 
+// Each of the three stages goes over a whole band: the next would wait for stores that are still under way.
 template <typename T>
 void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* input, T* output, T* scratch,
                      Span units) {
   const auto one = [](const Tap&, const Tap&) { return T(1); };
   const int64_t width = work.source_columns;
+  const bool whole_rows =
+      work.spans != nullptr && work.columns == 1 && work.spans->begin == 0 && work.spans->end == width;
   T* sums = scratch;
   T* phases = scratch + work.band_rows * width;
+  const int64_t phases_pitch = work.stride * work.phase_length;
   for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
     const int64_t rows = min(work.band_rows, units.end - unit);
-    const int64_t p = unit % work.rows;
     T* to = output + unit * work.columns;
+    if (whole_rows) {  // the taps of a window are neighbours
+      for (int64_t row = 0; row < rows; ++row) {
+        const T* plane = input + (unit + row) / work.rows * work.source_rows * width;
+        const int64_t p = (unit + row) % work.rows;
+        const TapRange taps = taps_of(work.row_taps, p);
+        const int64_t first = taps.begin == taps.end ? 0 : taps.begin->place;
+        to[row] =
+            sum_of_run(plane + first * width, (taps.end - taps.begin) * width) / (sizes.rows[p] * sizes.columns[0]);
+      }
+      continue;
+    }
     for (int64_t row = 0; row < rows; ++row) {
       const T* plane = input + (unit + row) / work.rows * work.source_rows * width;
       sum_of_taps(plane, width, taps_of(work.row_taps, (unit + row) % work.rows), origin(), width, sums + row * width,
                   one, [](auto, int64_t, auto sum) { return sum; });
     }
     if (work.spans != nullptr) {
-      for (int64_t q = 0; q < work.columns; ++q) {
-        const Span span = work.spans[q];
-        to[q] = sum_of_run(sums + span.begin, span.end - span.begin) / (sizes.rows[p] * sizes.columns[q]);
+      for (int64_t row = 0; row < rows; ++row) {
+        const T row_size = sizes.rows[(unit + row) % work.rows];
+        for (int64_t q = 0; q < work.columns; ++q) {
+          const Span span = work.spans[q];
+          const T sum = sum_of_run(sums + row * width + span.begin, span.end - span.begin);
+          to[row * work.columns + q] = sum / (row_size * sizes.columns[q]);
+        }
       }
       continue;
     }
-    if (work.copies_rows) split_row(sums, rows * width, work.stride, work.pad, work.phase_length, phases);
-    const T* from = work.copies_rows ? phases : sums;
-    const TapRange columns = taps_of(work.column_taps, 0);
-    if (sizes.uniform != 0) {
-      sum_of_taps(from, 0, origin(), columns, rows * work.columns, to, one,
-                  [&](auto, int64_t, auto sum) { return sum / sizes.uniform; });
-    } else {
-      sum_of_taps(from, 0, origin(), columns, work.columns, to, one, [&](auto count, int64_t i, auto sum) {
-        return sum / (load_pack<count.value>(sizes.columns + i) * sizes.rows[p]);
-      });
+    const int64_t lines = work.rows_in_one ? 1 : rows;
+    const int64_t line_width = work.rows_in_one ? rows * width : width;
+    const int64_t line_columns = work.rows_in_one ? rows * work.columns : work.columns;
+    if (work.copies_rows) {
+      for (int64_t line = 0; line < lines; ++line) {
+        split_row(sums + line * line_width, line_width, work.stride, work.pad, work.phase_length,
+                  phases + line * phases_pitch);
+      }
+    }
+    for (int64_t line = 0; line < lines; ++line) {
+      const T* from = work.copies_rows ? phases + line * phases_pitch : sums + line * line_width;
+      const TapRange columns = taps_of(work.column_taps, 0);
+      if (sizes.uniform != 0) {
+        sum_of_taps(from, 0, origin(), columns, line_columns, to + line * line_columns, one,
+                    [&](auto, int64_t, auto sum) { return sum / sizes.uniform; });
+      } else {
+        const T row_size = sizes.rows[(unit + line) % work.rows];
+        sum_of_taps(from, 0, origin(), columns, line_columns, to + line * line_columns, one,
+                    [&](auto count, int64_t i, auto sum) {
+                      return sum / (load_pack<count.value>(sizes.columns + i) * row_size);
+                    });
+      }
     }
   }
 }
@@ -145,15 +193,17 @@ void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& si
   const auto one = [](const Tap&, const Tap&) { return T(1); };
   const auto same = [](auto, int64_t, auto sum) { return sum; };
   const int64_t width = work.source_columns;
+  const int64_t phases_pitch = work.stride * work.phase_length;
+  const int64_t sums_pitch = work.rows_in_one ? width : work.margin + max(work.phase_length, width);
   T* phases = scratch;
-  T* sums = scratch + work.stride * work.phase_length;
+  T* sums = scratch + work.band_rows * phases_pitch;
   for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
     const int64_t rows = min(work.band_rows, units.end - unit);
     T* to = grad_input + unit * work.columns;
     for (int64_t row = 0; row < rows; ++row) {
       const T* plane = grad_output + (unit + row) / work.rows * work.source_rows * width;
       const TapRange covering = taps_of(work.row_taps, (unit + row) % work.rows);
-      T* sum = sums + work.margin + row * width;
+      T* sum = sums + row * sums_pitch + work.margin;
       if (sizes.uniform != 0) {
         sum_of_taps(plane, width, covering, origin(), width, sum, one,
                     [&](auto, int64_t, auto value) { return value / sizes.uniform; });
@@ -165,21 +215,38 @@ void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& si
       }
     }
     if (work.spans != nullptr) {
-      for (int64_t k = 0; k < work.span_count; ++k) {
-        const TapRange windows = taps_of(work.column_taps, k);
-        T sum = 0;
-        for (const Tap* window = windows.begin; window != windows.end; ++window) sum += sums[window->place];
-        fill_run(to + work.spans[k].begin, work.spans[k].end - work.spans[k].begin, sum);
+      for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t k = 0; k < work.span_count; ++k) {
+          const TapRange windows = taps_of(work.column_taps, k);
+          const Span span = work.spans[k];
+          T sum = 0;
+          for (const Tap* window = windows.begin; window != windows.end; ++window) {
+            sum += sums[row * sums_pitch + window->place];
+          }
+          fill_run(to + row * work.columns + span.begin, span.end - span.begin, sum);
+        }
       }
-    } else if (work.stride == 1) {
-      sum_of_taps(sums + work.pad, 0, origin(), taps_of(work.column_taps, 0), rows * work.columns, to, one, same);
-    } else {
-      const int64_t length = work.band_rows == 1 ? work.phase_length : rows * width;
-      for (int64_t phase = 0; phase < work.stride; ++phase) {
-        sum_of_taps(sums, 0, origin(), taps_of(work.column_taps, phase), length, phases + phase * work.phase_length,
+      continue;
+    }
+    const int64_t lines = work.rows_in_one ? 1 : rows;
+    const int64_t line_columns = work.rows_in_one ? rows * work.columns : work.columns;
+    const int64_t length = work.rows_in_one ? rows * width : work.phase_length;
+    for (int64_t line = 0; line < lines; ++line) {
+      const T* from = sums + line * sums_pitch;
+      if (work.stride == 1) {
+        sum_of_taps(from + work.pad, 0, origin(), taps_of(work.column_taps, 0), line_columns, to + line * line_columns,
                     one, same);
+        continue;
       }
-      merge_row(phases, rows * work.columns, work.stride, work.pad, work.phase_length, to);
+      for (int64_t phase = 0; phase < work.stride; ++phase) {
+        sum_of_taps(from, 0, origin(), taps_of(work.column_taps, phase), length,
+                    phases + line * phases_pitch + phase * work.phase_length, one, same);
+      }
+    }
+    if (work.stride == 1) continue;
+    for (int64_t line = 0; line < lines; ++line) {
+      merge_row(phases + line * phases_pitch, line_columns, work.stride, work.pad, work.phase_length,
+                to + line * line_columns);
     }
   }
 }

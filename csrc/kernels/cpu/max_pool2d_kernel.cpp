@@ -52,6 +52,7 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
         const T* from = source + (row->place * row_pitch + column->place + i);
         const auto code = spread<kCount>(static_cast<Code>(row->code + column->code));
         for (int b = 0; b < kBlocks; ++b) {
+          if constexpr (kBlocks > 1) prefetch_ahead(from + b * kCount);
           const auto value = load_pack<kCount>(from + b * kCount);
           replace_where_greater_or_nan(value, code, best[b], codes[b]);
         }
@@ -64,11 +65,32 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
   });
 }
 
+template <int kCount, int kBlocks, typename T, typename Offset>
+D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64_t offset, pack_t<T, kCount>* sum) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  if constexpr (sizeof(T) == 4 && sizeof(Offset) == 1 && kCount == 16) {
+    const __m128i here = _mm_set1_epi8(static_cast<char>(offset));
+    for (int b = 0; b < kBlocks; ++b) {
+      const __mmask16 matches = _mm_cmpeq_epi8_mask((__m128i)load_pack<kCount>(offsets + b * kCount), here);
+      if constexpr (kBlocks > 1) prefetch_ahead(gradients + b * kCount);
+      const __m512 gradient = (__m512)load_pack<kCount>(gradients + b * kCount);
+      sum[b] = (pack_t<T, kCount>)_mm512_mask_add_ps((__m512)sum[b], matches, (__m512)sum[b], gradient);
+    }
+    return;
+  }
+#endif
+  using Code = lane_t<T>;
+  const auto here = spread<kCount>(static_cast<Code>(offset));
+  for (int b = 0; b < kBlocks; ++b) {
+    const auto matches = load_codes<Code, kCount>(offsets + b * kCount) == here;
+    sum[b] += matches ? load_pack<kCount>(gradients + b * kCount) : pack_t<T, kCount>{};
+  }
+}
+
 // The gradients of n neighbouring inputs: what the windows in the taps pass on to them.
 template <typename T, typename Offset>
 D2L_INLINE void sum_of_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
                                      TapRange columns, int64_t n, T* grad_input) {
-  using Code = lane_t<T>;
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
@@ -76,11 +98,7 @@ D2L_INLINE void sum_of_matching_taps(const T* grad_output, const Offset* offsets
     for (const Tap* row = rows.begin; row != rows.end; ++row) {
       for (const Tap* column = columns.begin; column != columns.end; ++column) {
         const int64_t at = row->place * row_pitch + column->place + i;
-        const auto here = spread<kCount>(static_cast<Code>(row->code + column->code));
-        for (int b = 0; b < kBlocks; ++b) {
-          const auto matches = load_codes<Code, kCount>(offsets + at + b * kCount) == here;
-          sum[b] += matches ? load_pack<kCount>(grad_output + at + b * kCount) : pack_t<T, kCount>{};
-        }
+        add_where_equal<kCount, kBlocks>(grad_output + at, offsets + at, row->code + column->code, sum);
       }
     }
     for (int b = 0; b < kBlocks; ++b) store_pack(grad_input + i + b * kCount, sum[b]);
@@ -189,7 +207,7 @@ void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, co
   const int64_t row_pitch = work.margin + work.phase_length;
   const int64_t copied = min(work.source_columns, work.phase_length);
   T* phases = scratch;
-  T* gradients = scratch + work.stride * work.phase_length;
+  T* gradients = scratch + work.band_rows * work.stride * work.phase_length;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
     const int64_t plane = unit / work.bands;
     const Span band = rows_of_band(work, unit);
@@ -201,18 +219,25 @@ void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, co
       __builtin_memcpy(offset_scratch + to, offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
     }
     const int64_t skipped = filled.begin * row_pitch;
+    T* band_output = grad_input + (plane * work.rows + band.begin) * work.columns;
+    // All phases of the band come before their merge: it would wait for stores that are still under way.
     for (int64_t h = band.begin; h < band.end; ++h) {
-      T* row = grad_input + (plane * work.rows + h) * work.columns;
+      const TapRange rows = taps_of(work.row_taps, h);
       if (work.stride == 1) {
-        sum_of_matching_taps(gradients - skipped + work.pad, offset_scratch - skipped + work.pad, row_pitch,
-                             taps_of(work.row_taps, h), taps_of(work.column_taps, 0), work.columns, row);
+        sum_of_matching_taps(gradients - skipped + work.pad, offset_scratch - skipped + work.pad, row_pitch, rows,
+                             taps_of(work.column_taps, 0), work.columns, band_output + (h - band.begin) * work.columns);
         continue;
       }
       for (int64_t phase = 0; phase < work.stride; ++phase) {
-        sum_of_matching_taps(gradients - skipped, offset_scratch - skipped, row_pitch, taps_of(work.row_taps, h),
-                             taps_of(work.column_taps, phase), work.phase_length, phases + phase * work.phase_length);
+        sum_of_matching_taps(gradients - skipped, offset_scratch - skipped, row_pitch, rows,
+                             taps_of(work.column_taps, phase), work.phase_length,
+                             phases + ((h - band.begin) * work.stride + phase) * work.phase_length);
       }
-      merge_row(phases, work.columns, work.stride, work.pad, work.phase_length, row);
+    }
+    if (work.stride == 1) continue;
+    for (int64_t row = 0; row < band.end - band.begin; ++row) {
+      merge_row(phases + row * work.stride * work.phase_length, work.columns, work.stride, work.pad, work.phase_length,
+                band_output + row * work.columns);
     }
   }
 }

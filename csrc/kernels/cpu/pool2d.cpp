@@ -40,7 +40,8 @@ Pool2dNchw forward_nchw(const Pool2dShape& shape, const AxisTable& rows) {
   work.columns = shape.Q;
   work.source_rows = shape.H;
   work.source_columns = shape.W;
-  work.band_rows = work.bands = work.stride = 1;
+  work.band_rows = std::max<int64_t>(1, kElementsPerStep / std::max(shape.W, shape.Q));
+  work.bands = work.stride = 1;
   work.row_taps = rows.view();
   return work;
 }
@@ -169,7 +170,7 @@ void max_pool2d_input_grad_phased_nchw(const Pool2dShape& shape, const PhasedCol
   set_bands(work, row_elements * static_cast<int64_t>(sizeof(T) + sizeof(Offset)));
   const int64_t band_elements = rows.largest_span(work.band_rows) * row_elements;
   parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
-    std::vector<T> scratch(static_cast<size_t>(work.stride * work.phase_length + band_elements));
+    std::vector<T> scratch(static_cast<size_t>(work.band_rows * work.stride * work.phase_length + band_elements));
     std::vector<Offset> offset_scratch(static_cast<size_t>(band_elements));
     D2L_CALL_BEST(max_pool2d_input_grad_nchw, work, grad_output, offsets, grad_input, scratch.data(),
                   offset_scratch.data(), units);
@@ -211,11 +212,11 @@ void avg_pool2d_in_nchw(const Pool2dShape& shape, const T* input, T* output) {
   AxisTable columns;
   std::vector<Span> spans;
   if (phased.possible) {
-    if (sizes.uniform != 0 && phased.tile(shape)) work.band_rows = std::max<int64_t>(1, kElementsPerStep / shape.W);
+    work.rows_in_one = sizes.uniform != 0 && phased.tile(shape);
     work.stride = phased.stride;
     work.pad = phased.pad;
-    work.phase_length = work.band_rows * shape.Q + phased.reach();
-    work.copies_rows = phased.stride > 1 || phased.pad > 0 || work.phase_length > work.band_rows * shape.W;
+    work.phase_length = (work.rows_in_one ? work.band_rows : 1) * shape.Q + phased.reach();
+    work.copies_rows = phased.stride > 1 || phased.pad > 0 || shape.Q + phased.reach() > shape.W;
     columns = phased.forward_taps(work.phase_length);
     work.column_taps = columns.view();
   } else {
@@ -225,7 +226,7 @@ void avg_pool2d_in_nchw(const Pool2dShape& shape, const T* input, T* output) {
     }
     work.spans = spans.data();
   }
-  const int64_t scratch_size = work.band_rows * shape.W + work.stride * work.phase_length;
+  const int64_t scratch_size = work.band_rows * (shape.W + work.stride * work.phase_length);
   parallel_units(shape.N * shape.C * shape.P, elements_of(shape), [&](Span units) {
     std::vector<T> scratch(static_cast<size_t>(scratch_size));
     D2L_CALL_BEST(avg_pool2d_nchw, work, sizes, input, output, scratch.data(), units);
@@ -262,11 +263,10 @@ void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
   AxisTable columns;
   std::vector<Span> spans;
   if (phased.possible) {
-    const bool as_one = sizes.uniform != 0 && phased.tile(shape);
-    if (as_one) work.band_rows = std::max<int64_t>(1, kElementsPerStep / shape.W);
+    work.rows_in_one = sizes.uniform != 0 && phased.tile(shape);
     work.stride = phased.stride;
     work.pad = phased.pad;
-    work.phase_length = as_one ? work.band_rows * shape.Q : ceil_div(shape.W + phased.pad, phased.stride);
+    work.phase_length = work.rows_in_one ? work.band_rows * shape.Q : ceil_div(shape.W + phased.pad, phased.stride);
     work.margin = phased.reach();
     columns = phased.backward_taps();
   } else {
@@ -275,9 +275,10 @@ void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
     work.span_count = columns.items();
   }
   work.column_taps = columns.view();
-  const int64_t sums_size = work.margin + std::max(work.phase_length, work.band_rows * shape.Q);
+  const int64_t scratch_size =
+      work.band_rows * (work.margin + std::max(work.phase_length, shape.Q) + work.stride * work.phase_length);
   parallel_units(shape.N * shape.C * shape.H, elements_of(shape), [&](Span units) {
-    std::vector<T> scratch(static_cast<size_t>(work.stride * work.phase_length + sums_size));
+    std::vector<T> scratch(static_cast<size_t>(scratch_size));
     D2L_CALL_BEST(avg_pool2d_input_grad_nchw, work, sizes, grad_output, grad_input, scratch.data(), units);
   });
 }

@@ -45,12 +45,13 @@ struct Span {
 struct Pool2dNchw {
   int64_t rows, columns;                // items of one plane
   int64_t source_rows, source_columns;  // source pixels of one plane
-  int64_t band_rows, bands;             // bands of one plane; averages: rows that can be treated as a single long one
+  int64_t band_rows, bands;             // rows of items that share the scratch memory; bands of one plane (maxima)
   AxisTaps row_taps;
   AxisTaps column_taps;  // forward: one list, for a whole row of windows; backward: one for each phase or span
   int64_t stride, pad;   // of the columns
   int64_t phase_length;
   int64_t margin;     // backward: zeros before each row of grad_output
+  bool rows_in_one;   // averages: windows tile the rows, so that a band of rows is as good as a single long row
   bool copies_rows;   // forward: false where windows can read rows as they lie
   const Span* spans;  // forward: the columns of each window; backward: columns that lie in the same windows; or null
   int64_t span_count;

@@ -58,6 +58,14 @@ D2L_INLINE void store_pack(To* to, Value value) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 
+// Windows jump between the rows of a map, and the hardware does not look far enough ahead for that. Any address will
+// do.
+template <typename T>
+D2L_INLINE void prefetch_ahead(const T* from) {
+  constexpr uintptr_t kAheadBytes = 4096;
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + kAheadBytes));
+}
+
 template <int kCount, typename T>
 D2L_INLINE pack_t<T, kCount> spread(T value) {
   return value - pack_t<T, kCount>{};

@@ -20,12 +20,10 @@ using namespace pool2d;
 template <typename Index>
 struct AvgGeometry : Geometry<Index> {
   bool count_include_pad;
-  Index divisor_override;
+  int64_t divisor_override;
 
   explicit AvgGeometry(const Pool2dShape& shape)
-      : Geometry<Index>(shape),
-        count_include_pad(shape.count_include_pad),
-        divisor_override(static_cast<Index>(shape.divisor_override)) {}
+      : Geometry<Index>(shape), count_include_pad(shape.count_include_pad), divisor_override(shape.divisor_override) {}
 
   // Taps of one window along one axis that its divisor counts.
   __device__ __forceinline__ Index counted(const Axis<Index>& axis, Index window) const {
@@ -36,7 +34,8 @@ struct AvgGeometry : Geometry<Index> {
 
   template <typename Value>
   __device__ __forceinline__ Value divisor(Index counted_rows, Index counted_columns) const {
-    return static_cast<Value>(divisor_override != 0 ? divisor_override : counted_rows * counted_columns);
+    return divisor_override != 0 ? static_cast<Value>(divisor_override)
+                                 : static_cast<Value>(counted_rows) * static_cast<Value>(counted_columns);
   }
 };
 

@@ -37,10 +37,11 @@ inline dim3 grid_for(int64_t threads) {
 
 // Whether the kernels can reckon in 32 bits (64-bit multiplications and divisions cost several times as much).
 inline bool fits_int32(const Pool2dShape& s) {
-  const int64_t row_reach = s.dilation_h * (s.R - 1) + 1, column_reach = s.dilation_w * (s.S - 1) + 1;
-  const int64_t adaptive_product = s.adaptive ? std::max((s.H + 1) * (s.P + 1), (s.W + 1) * (s.Q + 1)) : 0;
-  return std::max({input_elements(s), output_elements(s), s.stride_h, s.stride_w, s.pad_h, s.pad_w, row_reach,
-                   column_reach, adaptive_product}) < kMaxInt32;
+  const int64_t row_positions = s.H + s.stride_h + s.pad_h + s.dilation_h * s.R;
+  const int64_t column_positions = s.W + s.stride_w + s.pad_w + s.dilation_w * s.S;
+  const int64_t adaptive_products = s.adaptive ? std::max((s.H + 1) * (s.P + 1), (s.W + 1) * (s.Q + 1)) : 0;
+  return std::max({input_elements(s), output_elements(s), row_positions, column_positions, adaptive_products}) <
+         kMaxInt32;
 }
 
 // Calls function(TypeTag<Index>{}, std::integral_constant<int, kPack>{}): with an index type as narrow as the shape

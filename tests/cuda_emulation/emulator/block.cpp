@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cstdio>
+#include <cstring>
 #include <new>
 #include <numeric>
 
@@ -20,6 +21,8 @@ namespace {
 // Red zones make AddressSanitizer's frames several times larger. Pages that are never touched cost nothing.
 constexpr size_t kStackBytes = D2L_ADDRESS_SANITIZER ? 256 * 1024 : 128 * 1024;
 constexpr size_t kGuardBytes = 4096;
+constexpr size_t kStackOffset = 320;
+constexpr int kStackOffsets = 64;
 
 std::string triple(const uint3& index) {
   return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
@@ -83,6 +86,7 @@ void Block::start(const Launch& launch, size_t block_number) {
             static_cast<unsigned>(block_number / launch.grid.x / launch.grid.y)};
   thread_count_ = launch.thread_count();
   reserve(thread_count_);
+  warps_.assign(warp_count(), Warp{});
   shared_.reset(launch.shared_bytes, static_cast<size_t>(launch.configuration.max_shared_bytes()));
   random_.seed(launch.configuration.seed * 0x9e3779b97f4a7c15u + block_number);
   at_barrier_ = predicates_ = last_predicates_ = done_ = 0;
@@ -96,7 +100,10 @@ void Block::start(const Launch& launch, size_t block_number) {
     thread.index = {number % size.x, number / size.x % size.y, number / size.x / size.y};
     thread.state = State::ready;
     thread.copies.reset();
-    thread.fiber.start(stacks_ + i * (kStackBytes + kGuardBytes) + kGuardBytes, kStackBytes, &Block::run_thread);
+    // Stacks end at different places of a page, or their tops would fight for the same few sets of the cache.
+    const size_t unused = i % kStackOffsets * kStackOffset;
+    thread.fiber.start(stacks_ + i * (kStackBytes + kGuardBytes) + kGuardBytes, kStackBytes - unused,
+                       &Block::run_thread);
   }
 }
 
@@ -104,6 +111,7 @@ void Block::run_thread() {
   Block& block = *current_block;
   block.launch_->call(block.launch_->arguments);
   block.running_->state = State::done;
+  block.warp_of(*block.running_).done |= 1u << block.lane();
   ++block.done_;
   block.running_->fiber.finish();
 }
@@ -179,7 +187,7 @@ int Block::barrier(Reduction reduction, int predicate, const Location& where) {
   if (at_barrier_ == 0) {
     first_at_barrier_ = &self;
   } else if (const Thread& first = *first_at_barrier_;
-             first.where.line() != where.line() || std::string(first.where.file_name()) != where.file_name()) {
+             first.where.line() != where.line() || std::strcmp(first.where.file_name(), where.file_name()) != 0) {
     fail(cudaErrorLaunchFailure, "divergent barrier: reached " + describe_waiting(self) + " while " + describe(first) +
                                      " waits at " + describe_waiting(first));
   }
@@ -204,22 +212,25 @@ void Block::release_barrier() {
   at_barrier_ = predicates_ = 0;
 }
 
-void Block::check_mask(const char* name, uint32_t mask) {
-  const std::string call = std::string(name) + " with mask " + hexadecimal(mask);
-  if ((mask >> lane() & 1) == 0) fail(cudaErrorLaunchFailure, call + ", which leaves out the calling lane");
-  const int first = running_->number - lane();
-  for (int i = 0; i < kWarpLanes; ++i) {
-    if ((mask >> i & 1) == 0) continue;
-    if (first + i >= thread_count_) {
-      fail(cudaErrorLaunchFailure, call + ", which names lane " + std::to_string(i) + " of an incomplete warp");
-    }
-    const Thread& other = *threads_[first + i];
-    if (other.state == State::done)
-      fail(cudaErrorLaunchFailure, call + ", which names " + describe(other) + ": it has exited");
-    if (other.state == State::in_collective && (other.mask != mask || std::string(other.name) != name)) {
-      fail(cudaErrorLaunchFailure, call + ", while " + describe(other) + " waits at " + describe_waiting(other));
-    }
+void Block::check_mask(const Thread& self) {
+  const auto refuse = [&](const std::string& reason) {
+    fail(cudaErrorLaunchFailure, std::string(self.name) + " with mask " + hexadecimal(self.mask) + ", which " + reason);
+  };
+  if ((self.mask >> lane() & 1) == 0) refuse("leaves out the calling lane");
+  const int lanes = std::min(kWarpLanes, thread_count_ - (self.number - lane()));
+  if (const uint32_t missing = lanes < kWarpLanes ? self.mask >> lanes : 0; missing != 0) {
+    refuse("names lane " + std::to_string(lanes + std::countr_zero(missing)) + " of an incomplete warp");
   }
+  if (const uint32_t exited = self.mask & warp_of(self).done; exited != 0) {
+    refuse("names " + describe(lane_of(self, std::countr_zero(exited))) + ": it has exited");
+  }
+}
+
+void Block::check_same_collective(const Thread& self, int lane) {
+  const Thread& other = lane_of(self, lane);
+  if (other.mask == self.mask && std::strcmp(other.name, self.name) == 0) return;
+  fail(cudaErrorLaunchFailure, std::string(self.name) + " with mask " + hexadecimal(self.mask) + ", while " +
+                                   describe(other) + " waits at " + describe_waiting(other));
 }
 
 void Block::collective(const char* name, uint32_t mask, Collective compute, const void* argument, void* result,
@@ -230,24 +241,28 @@ void Block::collective(const char* name, uint32_t mask, Collective compute, cons
   self.mask = mask;
   self.argument = argument;
   self.result = result;
-  check_mask(name, mask);
-  const int first = self.number - lane();
+  check_mask(self);
+  Warp& warp = warp_of(self);
+  const uint32_t others = mask & ~(1u << lane());
+  if ((warp.waiting & others) != others) {
+    if (const uint32_t before = warp.waiting & others; before != 0)
+      check_same_collective(self, std::countr_zero(before));
+    warp.waiting |= 1u << lane();
+    suspend(State::in_collective);
+    return;
+  }
   Lanes lanes;
   lanes.mask = mask;
-  for (int i = 0; i < kWarpLanes; ++i) {
-    if ((mask >> i & 1) == 0) continue;
-    const Thread& other = *threads_[first + i];
-    if (&other != &self && other.state != State::in_collective) {
-      suspend(State::in_collective);
-      return;
-    }
+  for (uint32_t left = mask; left != 0; left &= left - 1) {
+    const int i = std::countr_zero(left);
+    Thread& other = lane_of(self, i);
+    check_same_collective(self, i);
     lanes.arguments[i] = other.argument;
     lanes.results[i] = other.result;
+    other.state = State::ready;
   }
+  warp.waiting &= ~mask;
   compute(lanes);
-  for (int i = 0; i < kWarpLanes; ++i) {
-    if (mask >> i & 1) threads_[first + i]->state = State::ready;
-  }
 }
 
 void* Block::shared_variable(const void* key, size_t bytes, size_t alignment) {

@@ -89,12 +89,18 @@ class Block {
     State state = State::done;
     Copies copies;
     // What it waits for.
-    Location where;
+    Location where{};
     const char* name = nullptr;
     uint32_t mask = 0;
     Reduction reduction = Reduction::none;
     const void* argument = nullptr;
     void* result = nullptr;
+  };
+
+  // Lanes that wait in a collective, and lanes that have exited.
+  struct Warp {
+    uint32_t waiting = 0;
+    uint32_t done = 0;
   };
 
   static void run_thread();
@@ -106,15 +112,19 @@ class Block {
   void release_barrier();
   void report_deadlock();
   void set_fault(cudaError_t error, const Thread* thread, const std::string& text);
-  void check_mask(const char* name, uint32_t mask);
+  void check_mask(const Thread& self);
+  void check_same_collective(const Thread& self, int lane);
   std::string describe(const Thread& thread) const;
   std::string describe_waiting(const Thread& thread) const;
+  Warp& warp_of(const Thread& thread) { return warps_[thread.number / kWarpLanes]; }
+  Thread& lane_of(const Thread& thread, int lane) { return *threads_[thread.number / kWarpLanes * kWarpLanes + lane]; }
   int warp_count() const { return (thread_count_ + kWarpLanes - 1) / kWarpLanes; }
 
   const Launch* launch_ = nullptr;
   uint3 index_{};
   int thread_count_ = 0;
   std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<Warp> warps_;
   char* stacks_ = nullptr;
   size_t stacks_bytes_ = 0;
   SharedMemory shared_;

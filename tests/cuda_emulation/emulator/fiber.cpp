@@ -5,7 +5,7 @@
 
 #include "emulator/sanitizer.h"
 
-#if defined(__x86_64__)
+#if D2L_FIBER_ASSEMBLY
 // Keeps what the ABI asks a function to preserve (the floating-point control words are never changed by a kernel).
 extern "C" void d2l_emulator_switch(void** save, void* load);
 asm(R"(
@@ -60,7 +60,7 @@ void Fiber::start(char* stack, size_t bytes, void (*entry)()) {
   stack_bytes_ = bytes;
   entry_ = entry;
   unpoison(stack, bytes);  // a fiber that was abandoned has left its variables' red zones there
-#if defined(__x86_64__)
+#if D2L_FIBER_ASSEMBLY
   constexpr int kSavedRegisters = 6;
   void** top = reinterpret_cast<void**>(stack + bytes);
   *--top = nullptr;  // the return address of enter(), which also gives it the alignment that the ABI promises
@@ -87,7 +87,7 @@ void Fiber::resume() {
   entering = this;
   void* fake_stack = nullptr;
   start_switch(&fake_stack, stack_, stack_bytes_);
-#if defined(__x86_64__)
+#if D2L_FIBER_ASSEMBLY
   d2l_emulator_switch(&caller_, own_);
 #else
   swapcontext(&caller_, &own_);
@@ -98,7 +98,7 @@ void Fiber::resume() {
 void Fiber::leave(bool for_good) {
   void* fake_stack = nullptr;
   start_switch(for_good ? nullptr : &fake_stack, caller_stack_, caller_stack_bytes_);
-#if defined(__x86_64__)
+#if D2L_FIBER_ASSEMBLY
   d2l_emulator_switch(&own_, caller_);
 #else
   swapcontext(&own_, &caller_);

@@ -1,11 +1,15 @@
 // A fiber: a function with a stack of its own, which its owner resumes and which suspends itself.
 //
-// x86-64 switches in a few instructions; elsewhere ucontext serves, about ten times slower (it makes system calls).
+// x86-64 switches in a few instructions; elsewhere, or with -DD2L_EMULATOR_UCONTEXT, ucontext serves; it
+// makes system calls and is several times slower.
 #pragma once
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(D2L_EMULATOR_UCONTEXT)
+#define D2L_FIBER_ASSEMBLY 1
+#else
+#define D2L_FIBER_ASSEMBLY 0
 #include <ucontext.h>
 #endif
 
@@ -23,7 +27,7 @@ class Fiber {
   [[noreturn]] void finish();
 
  private:
-#if defined(__x86_64__)
+#if D2L_FIBER_ASSEMBLY
   using Context = void*;  // stack pointer; the registers lie on the stack
 #else
   using Context = ucontext_t;

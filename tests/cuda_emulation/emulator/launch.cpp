@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -102,16 +103,22 @@ Fault run_blocks(const Launch& launch) {
   std::mutex mutex;
   Fault fault;
   size_t fault_block = blocks;
+  const auto keep = [&](Fault found, size_t block) {
+    failed = true;
+    const std::lock_guard lock(mutex);
+    if (block < fault_block) fault = std::move(found), fault_block = block;
+  };
   const auto work = [&] {
-    std::unique_ptr<Block> block = block_pool().take();
-    for (size_t i = next++; i < blocks && !failed; i = next++) {
-      Fault found = block->run(launch, i);
-      if (found.error == cudaSuccess) continue;
-      failed = true;
-      const std::lock_guard lock(mutex);
-      if (i < fault_block) fault = std::move(found), fault_block = i;
+    try {
+      std::unique_ptr<Block> block = block_pool().take();
+      for (size_t i = next++; i < blocks && !failed; i = next++) {
+        Fault found = block->run(launch, i);
+        if (found.error != cudaSuccess) keep(std::move(found), i);
+      }
+      block_pool().give_back(std::move(block));
+    } catch (const std::bad_alloc&) {
+      keep({cudaErrorMemoryAllocation, std::string("kernel ") + launch.kernel_name + ": no memory for its stacks"}, 0);
     }
-    block_pool().give_back(std::move(block));
   };
   const int wanted = launch.configuration.threads;
   const size_t workers =
@@ -155,6 +162,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaSuccess";
     case cudaErrorInvalidValue:
       return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
     case cudaErrorLaunchTimeout:

@@ -19,9 +19,11 @@ struct MmaArguments {
 // Unpack turns one register into its elements (kPerRegister consecutive ones along k).
 template <typename Unpack>
 void mma_m16n8(const Lanes& lanes) {
+  typedef float Row __attribute__((vector_size(8 * sizeof(float))));
   constexpr int kPerRegister = Unpack::kPerRegister;
   constexpr int kHalfK = 4 * kPerRegister;  // k of the registers a[0], a[1], b[0]; the others hold the second half
-  float a[16][2 * kHalfK], b[2 * kHalfK][8];
+  float a[16][2 * kHalfK];
+  Row b[2 * kHalfK], d[16];
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     const auto& from = *static_cast<const MmaArguments*>(lanes.arguments[lane]);
     const int g = lane / 4, t = lane % 4;
@@ -33,16 +35,14 @@ void mma_m16n8(const Lanes& lanes) {
         b[k][g] = Unpack::element(from.b[half], i);
       }
     }
+    for (int i = 0; i < 4; ++i) d[g + i / 2 * 8][2 * t + i % 2] = from.d[i];
+  }
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < 2 * kHalfK; ++k) d[row] += a[row][k] * b[k];
   }
   for (int lane = 0; lane < kWarpLanes; ++lane) {
-    const auto& from = *static_cast<const MmaArguments*>(lanes.arguments[lane]);
-    auto& d = *static_cast<float (*)[4]>(lanes.results[lane]);
-    for (int i = 0; i < 4; ++i) {
-      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-      float sum = from.d[i];
-      for (int k = 0; k < 2 * kHalfK; ++k) sum += a[row][k] * b[k][column];
-      d[i] = sum;
-    }
+    auto& result = *static_cast<float (*)[4]>(lanes.results[lane]);
+    for (int i = 0; i < 4; ++i) result[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
   }
 }
 

@@ -1,0 +1,73 @@
+# make demo   sets everything up, trains LeNet with our kernels and with native torch, shows the comparison
+# make test   sets everything up, runs every check and test
+#
+# Both work on a fresh clone: they make an environment of their own in .venv with the versions of constraints.txt.
+# VENV=... names another place for it, PYTHON=... the Python to make it with.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -q -n 2
+
+# The architectures that tests compile for; a build for a GPU at hand finds its own.
+TEST_ARCHITECTURES := 8.0;9.0a
+
+.PHONY: demo test build lint format test-cpu test-emulated test-cuda bench-smoke bench report clean
+
+demo: build
+	$(BIN)/python -m d2lkernels info
+	$(BIN)/python -m d2lkernels train lenet --backend both --out runs/demo
+
+test: export D2LKERNELS_WERROR = 1
+test: export TORCH_CUDA_ARCH_LIST = $(TEST_ARCHITECTURES)
+test: lint build test-cpu test-emulated bench-smoke
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt setuptools ninja pybind11 safetensors numpy rich matplotlib \
+		pytest pytest-xdist hypothesis expecttest ruff clang-format mypy
+	touch $@
+
+# ninja rebuilds what changed, so this is quick when nothing did.
+build: $(VENV)/.ready
+	$(PIP) install -q --no-build-isolation --no-deps -e .
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
+
+test-cpu: build
+	$(PYTEST) tests
+	$(BIN)/python -m pytest -q --doctest-modules d2lkernels
+
+# The suite again, on the CUDA kernels, run by the SIMT emulator (see tests/cuda_emulation).
+test-emulated: build
+	D2LKERNELS_LIBRARY=$$($(BIN)/python -m build_support emulated | tail -n 1) $(PYTEST) tests -m ops
+
+# On a machine with a GPU: the suite on the device cuda.
+test-cuda: build
+	$(BIN)/python -m pytest -q tests -m ops -k cuda
+
+bench-smoke: build
+	$(BIN)/python benchmarks/run.py ops --smoke
+	$(BIN)/python benchmarks/run.py models --smoke
+
+bench: build
+	$(BIN)/python benchmarks/run.py ops
+	$(BIN)/python benchmarks/run.py models
+	$(BIN)/python benchmarks/report.py
+
+report: build
+	$(BIN)/python benchmarks/report.py
+
+clean:
+	rm -rf build dist *.egg-info d2lkernels/_C*.so d2lkernels/_build_info.py
