@@ -51,11 +51,11 @@ test-cpu: build
 
 # The suite again, on the CUDA kernels, run by the SIMT emulator (see tests/cuda_emulation).
 test-emulated: build
-	D2LKERNELS_LIBRARY=$$($(BIN)/python -m build_support emulated | tail -n 1) $(PYTEST) tests -m ops
+	D2LKERNELS_LIBRARY=$$($(BIN)/python -m build_support emulated | tail -n 1) $(PYTEST) tests -k cuda-emulated
 
 # On a machine with a GPU: the suite on the device cuda.
 test-cuda: build
-	$(BIN)/python -m pytest -q tests -m ops -k cuda
+	$(BIN)/python -m pytest -q tests -k "cuda"
 
 bench-smoke: build
 	$(BIN)/python benchmarks/run.py ops --smoke

@@ -31,7 +31,7 @@ X86_CAPABILITY_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 EMULATION = ROOT / "tests" / "cuda_emulation"
-EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-O2"]
+EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-Wno-unknown-pragmas", "-O2"]
 NVCC_FLAGS = [
     "-std=c++20",
     "-O3",

@@ -31,6 +31,20 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first + second
 
 
+class _Leaf:
+    """An argument that is a sequence, as one opaque value. torch.func takes arguments apart that are pytrees, and then
+    finds fewer tangents than arguments when forward mode meets vmap (hessian does)."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _unwrapped(rest: tuple) -> tuple:
+    return tuple(item.value if isinstance(item, _Leaf) else item for item in rest)
+
+
 def _save(ctx, tensors: tuple[Tensor, ...], rest: tuple) -> None:
     """Keeps what backward and jvp need. Tensors go through torch, which tracks their vmap levels and versions."""
     ctx.rest = [None if isinstance(item, Tensor) else item for item in rest]
@@ -58,11 +72,11 @@ def linear_function(name: str, op: Callable, call: Callable, transpose: Callable
     """
 
     def forward(x, *rest):
-        return op(x, *rest)
+        return op(x, *_unwrapped(rest))
 
     def setup_context(ctx, inputs, output):
         ctx.x_size = tuple(inputs[0].shape)
-        _save(ctx, (), inputs[1:])
+        _save(ctx, (), _unwrapped(inputs[1:]))
 
     def backward(ctx, grad):
         _, rest = _saved(ctx)
@@ -88,10 +102,10 @@ def bilinear_function(
     """
 
     def forward(a, b, *rest):
-        return op(a, b, *rest)
+        return op(a, b, *_unwrapped(rest))
 
     def setup_context(ctx, inputs, output):
-        _save(ctx, inputs[:2], inputs[2:])
+        _save(ctx, inputs[:2], _unwrapped(inputs[2:]))
 
     def backward(ctx, grad):
         (a, b), rest = _saved(ctx)
@@ -111,4 +125,10 @@ def bilinear_function(
 def _make_function(name: str, *methods: Callable) -> type[torch.autograd.Function]:
     members: dict[str, Any] = {method.__name__: staticmethod(method) for method in methods}
     members["generate_vmap_rule"] = True
-    return type(name, (torch.autograd.Function,), members)
+    return type(name, (_FunctionOfLeaves,), members)
+
+
+class _FunctionOfLeaves(torch.autograd.Function):
+    @classmethod
+    def apply(cls, *arguments):
+        return super().apply(*(_Leaf(one) if isinstance(one, (tuple, list)) else one for one in arguments))

@@ -11,6 +11,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    # Native torch's words about its own way with even kernels.
+    config.addinivalue_line("filterwarnings", "ignore:Using padding='same' with even kernel:UserWarning")
+
+
 @pytest.fixture(autouse=True)
 def on_its_device(request):
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}

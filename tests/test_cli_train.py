@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from d2lkernels import cli, config, models
+from d2lkernels.training.trainer import trainable
 
 QUICK = ["train", "lenet", "--data", "sample", "--epochs", "2", "--batch-size", "100", "--option", "activation=tanh"]
 COMMAND = [sys.executable, "-m", "d2lkernels"]
@@ -97,7 +98,7 @@ def test_resume_continues_both_back_ends_as_if_never_stopped(tmp_path, capsys):
     assert losses(parts) == losses(whole)[2:]
     capsys.readouterr()
 
-    assert "lr is 0.9 there and 0.5 here" in fails(capsys, *resume, parts, "--lr", "0.5")
+    assert "lr is 0.003 there and 0.5 here" in fails(capsys, *resume, parts, "--lr", "0.5")
     assert "the data set is" not in fails(capsys, *resume, parts, "--batch-size", "3")
     (parts / "torch.safetensors").write_bytes(b"rubbish" * 100)
     assert "torch.safetensors to be an intact" in fails(capsys, *resume, parts, "--backend", "torch")
@@ -114,6 +115,7 @@ def test_resume_continues_both_back_ends_as_if_never_stopped(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["lenett"], "to be one of lenet"),
+        (["linear_regression"], "expected model to take images, but got 'linear_regression'"),
         (["lenet", "--data", "/nowhere/at/all"], "/nowhere/at/all to be a folder with the data set"),
         (["lenet", "--device", "gpu"], "expected --device to be auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["lenet", "--device", "meta"], "expected --device to be auto"),
@@ -159,7 +161,7 @@ def test_help_gives_the_defaults(capsys):
         cli.main(["train", "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for name in models.names():
+    for name in trainable():
         spec = models.spec(name)
         assert f"{spec.defaults}; sample: {spec.sample_defaults}" in text
     for option in (
@@ -190,5 +192,5 @@ def test_the_default_output_folder_is_new_and_optimizers_keep_their_own_rate(tmp
         assert cli.main([*once, *arguments]) == 0
         assert expected in capsys.readouterr().out
     folders = [folder.name for folder in (tmp_path / "runs").iterdir()]
-    assert all(re.fullmatch(r"lenet-\d{8}-\d{6}(-\d+)?", name) for name in folders)
+    assert all(re.fullmatch(r"lenet-\d{8}-\d{6}(_\d+)?", name) for name in folders)
     assert len(folders) == 4

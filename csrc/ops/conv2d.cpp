@@ -363,15 +363,13 @@ void save_factors(AutogradContext* ctx, const Tensor& a, const Tensor& b) {
 }
 
 struct Conv2d : torch::autograd::Function<Conv2d> {
-  // A bias that is not there comes as an undefined tensor: an empty optional would have no place among the inputs that
-  // needs_input_grad counts.
-  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const Tensor& bias,
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
     save_factors(ctx, input, weight);
     save_geometry(ctx, {stride, padding, dilation, groups}, input.sym_sizes(), weight.sym_sizes());
+    ctx->saved_data["has_bias"] = bias.has_value();
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_conv2d(input, weight, bias.defined() ? OptionalTensor(bias) : std::nullopt, stride, padding, dilation,
-                       groups);
+    return call_conv2d(input, weight, bias, stride, padding, dilation, groups);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -388,7 +386,8 @@ struct Conv2d : torch::autograd::Function<Conv2d> {
     if (ctx->needs_input_grad(1)) {
       result[1] = geometry.weight_grad(grad_output, saved[0]);
     }
-    if (ctx->needs_input_grad(2)) {
+    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
       result[2] = at::sum(grad_output, IntArrayRef{0, 2, 3});
     }
     return result;
@@ -454,7 +453,7 @@ struct Conv2dWeightGrad : torch::autograd::Function<Conv2dWeightGrad> {
 Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
                        IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   if (needs_autograd("conv2d", input, weight, tensor_or_undefined(bias))) {
-    return Conv2d::apply(input, weight, tensor_or_undefined(bias), stride, padding, dilation, groups);
+    return Conv2d::apply(input, weight, bias, stride, padding, dilation, groups);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_conv2d(input, weight, bias, stride, padding, dilation, groups);

@@ -6,13 +6,22 @@ from types import ModuleType
 
 import torch
 
-from .registry import ModelSpec, Settings, choose, register
+from .registry import ModelSpec, Settings, check_positive, choose, register
 
 
 def lenet(
     nn: ModuleType, num_classes: int = 10, in_channels: int = 1, activation: str = "sigmoid", pool: str = "avg"
 ) -> torch.nn.Module:
-    """Two convolutions with pooling, then three linear layers, for 28 x 28 images."""
+    """Two convolutions with pooling, then three linear layers.
+
+    Shapes: (N, in_channels, 28, 28) to (N, 6, 14, 14), (N, 16, 5, 5), 120, 84 and (N, num_classes).
+
+    Example:
+        >>> from d2lkernels import models
+        >>> models.build("lenet", activation="relu")(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+    check_positive("lenet", num_classes=num_classes, in_channels=in_channels)
     act = choose("lenet", "activation", activation, {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh})
     pool2d = choose("lenet", "pool", pool, {"avg": nn.AvgPool2d, "max": nn.MaxPool2d})
     return nn.Sequential(

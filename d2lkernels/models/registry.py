@@ -25,6 +25,28 @@ class Settings:
         return f"{self.optimizer}, batch {self.batch_size}, lr {self.lr:g}, {self.epochs} epochs"
 
 
+def xavier_uniform_(model: torch.nn.Module) -> torch.nn.Module:
+    """Initialises a model as the book does from section 6.6 on: Xavier-uniform convolution and linear weights.
+
+    Biases keep their values. The weights are drawn from torch's global generator (Glorot and Bengio, 2010, eq. 16).
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.xavier_uniform_(module.weight)
+    return model
+
+
+def normal_(model: torch.nn.Module) -> torch.nn.Module:
+    """Initialises a model as the book does up to chapter 4: linear weights from a normal distribution, deviation 0.01.
+
+    Biases keep their values. The weights are drawn from torch's global generator.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.01)
+    return model
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One model of the book.
@@ -33,19 +55,21 @@ class ModelSpec:
         name: the name for :func:`build`.
         title: one line about it, with the section of the book.
         builder: makes the model over a namespace of layers: ``builder(nn, **options)``.
-        image_size: height and width of the images that it takes; smaller ones are resized.
+        image_size: height and width of the images that it takes; smaller ones are resized. None: it takes vectors.
         parameters: the number of parameters with the default options.
         defaults: the book's settings, for the full data set.
         sample_defaults: settings that learn well from the 700 embedded training images.
+        initialize: draws the initial weights as the book does, in place; returns the model.
     """
 
     name: str
     title: str
     builder: Callable[..., torch.nn.Module]
-    image_size: int
+    image_size: int | None
     parameters: int
     defaults: Settings
     sample_defaults: Settings
+    initialize: Callable[[torch.nn.Module], torch.nn.Module] = xavier_uniform_
 
     def options(self) -> list[str]:
         """The names of the options that :func:`build` takes for this model."""
@@ -90,10 +114,11 @@ def build(name: str, nn: ModuleType | None = None, **options: Any) -> torch.nn.M
         name: one of :func:`names`.
         nn: the namespace of the layers: None for :mod:`d2lkernels.nn`, or ``torch.nn`` for the same model on native
             layers. Both have the same state_dict.
-        options: ``num_classes=10`` and ``in_channels=1`` for every model, others by model.
+        options: ``num_classes=10`` and ``in_channels=1`` for every model of images, others by model. Of the linear
+            models and perceptrons, ``in_channels`` is the number of features (28 x 28 for images).
 
     Returns:
-        The model, with torch's default initialisation (see :func:`xavier_uniform_` for the book's).
+        The model, with torch's default initialisation (``spec(name).initialize`` draws the book's).
 
     Raises:
         ValueError: the name, or the value of an option, is unknown.
@@ -113,11 +138,17 @@ def build(name: str, nn: ModuleType | None = None, **options: Any) -> torch.nn.M
                 f"models.build(): expected the options of {name!r} to be among "
                 f"{', '.join(nearest_first(option, allowed))}, but got {option!r}"
             )
+    model = description.builder(layers(nn), **options)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def layers(nn: ModuleType | None) -> ModuleType:
+    """The namespace of layers that `nn` stands for: None is :mod:`d2lkernels.nn`."""
     if nn is None:
         from .. import nn as our_nn
 
-        nn = our_nn
-    return description.builder(nn, **options).to(memory_format=torch.channels_last)
+        return our_nn
+    return nn
 
 
 def choose(model: str, option: str, value: Any, choices: dict[str, Any]) -> Any:
@@ -130,12 +161,20 @@ def choose(model: str, option: str, value: Any, choices: dict[str, Any]) -> Any:
     return choices[value]
 
 
-def xavier_uniform_(model: torch.nn.Module) -> torch.nn.Module:
-    """Initialises a model as the book does: Xavier-uniform weights in all convolutions and linear layers.
+def is_positive_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
-    Biases keep their values. The weights are drawn from torch's global generator (Glorot and Bengio, 2010, eq. 16).
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-            torch.nn.init.xavier_uniform_(module.weight)
-    return model
+
+def check_positive(model: str, **options: Any) -> None:
+    """Raises ValueError unless every option of a model is a positive whole number."""
+    for option, value in options.items():
+        if not is_positive_int(value):
+            raise ValueError(f"models.build({model!r}): expected {option} to be a positive int, but got {value!r}")
+
+
+def check_all_positive(model: str, option: str, values: Any) -> None:
+    """Raises ValueError unless an option of a model is a non-empty sequence of positive whole numbers."""
+    if not (isinstance(values, list | tuple) and values and all(map(is_positive_int, values))):
+        raise ValueError(
+            f"models.build({model!r}): expected {option} to be a sequence of positive ints, but got {values!r}"
+        )

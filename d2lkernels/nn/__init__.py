@@ -3,13 +3,17 @@
 Our classes subclass torch's: constructor, repr, state_dict and isinstance hold, and weights move both ways.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
-from . import functional  # noqa: F401
 from .modules import *  # noqa: F403
+
+# torch.nn's star brought torch's submodules along: `functional` becomes ours, `modules` (just imported) torch's again.
+functional = import_module(".functional", __name__)
+modules = _torch_nn.modules
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ metadata. Nothing is pickled, so that reading a file of unknown origin runs no c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ def save(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) ->
         save_file(plain, partial, metadata={"format": _FORMAT, "state": json.dumps(state)})
         os.replace(partial, path)
     except Exception as error:  # safetensors has an error class of its own for what the disk says
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise CheckpointError(f"the checkpoint {path} cannot be written: {error}") from error
 
 
@@ -96,37 +98,49 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, state)
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Splits the state of an optimizer into tensors by name and the rest, which is plain JSON."""
-    state = optimizer.state_dict()
-    tensors, scalars = {}, {}
-    for index, entries in state["state"].items():
-        for key, value in entries.items():
-            (tensors if isinstance(value, torch.Tensor) else scalars)[f"{index}.{key}"] = value
-    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The tensors that an optimizer keeps, by number of the parameter and name: ``"3.exp_avg"``."""
+    return {
+        f"{number}.{key}": value
+        for number, entries in optimizer.state_dict()["state"].items()
+        for key, value in entries.items()
+        if isinstance(value, torch.Tensor)
+    }
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> None:
-    """Puts into an optimizer what :func:`pack_optimizer` took out of one."""
+def optimizer_layout(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Tensors of the names, sizes and types that `optimizer` keeps after a step, which it is not made to take."""
+    twins = []
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        twins.append(torch.zeros_like(parameter, device="cpu", requires_grad=True))
+        twins[-1].grad = torch.zeros_like(twins[-1])
+    kind: Any = type(optimizer)
+    twin = kind(twins, lr=1.0)
+    twin.step()
+    return pack_optimizer(twin)
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts into an optimizer what :func:`pack_optimizer` took out of one of the same kind."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in [*tensors.items(), *plain["scalars"].items()]:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
         number, key = name.split(".", 1)
-        index = int(number)
-        if isinstance(value, torch.Tensor) and value.shape == parameters[index].shape:
-            value = torch.empty_like(parameters[index], dtype=value.dtype, device="cpu").copy_(value)
-        state.setdefault(index, {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+        parameter = parameters[int(number)]
+        if value.shape == parameter.shape:  # in the parameter's memory format, as the optimizer would have made it
+            value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def describe_difference(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
-    """Says how the tensors of a checkpoint differ from those of a model; an empty string if they fit."""
+    """Says how the tensors found in a checkpoint differ from those expected; an empty string if they fit."""
     differences = []
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             differences.append(f"{name} is missing")
         elif name not in expected:
-            differences.append(f"{name} is not in the model")
+            differences.append(f"{name} is not expected")
         elif expected[name].shape != found[name].shape:
             differences.append(f"{name} has size {list(found[name].shape)}, not {list(expected[name].shape)}")
         elif expected[name].dtype != found[name].dtype:

@@ -19,7 +19,7 @@ from . import checkpoint
 from .errors import CheckpointError, TrainingError
 from .history import comparison_table
 from .session import Result, checkpoint_path, prepare_folder, train
-from .trainer import DTYPES, NATIVE, OPTIMIZERS, OURS, TrainConfig, Trainer
+from .trainer import DTYPES, NATIVE, OPTIMIZERS, OURS, TrainConfig, Trainer, trainable
 
 BOTH = "both"
 INTERRUPTED = 130
@@ -60,9 +60,10 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _defaults_text() -> str:
     lines = ["models, and their settings on the full data set (the book's) and on the embedded sample:"]
-    for name in models.names():
+    width = max(map(len, trainable()))
+    for name in trainable():
         spec = models.spec(name)
-        lines.append(f"  {name:10}  {spec.defaults}; sample: {spec.sample_defaults}")
+        lines.append(f"  {name:{width}}  {spec.defaults}; sample: {spec.sample_defaults}")
     return "\n".join(lines)
 
 
@@ -75,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=f"{_defaults_text()}\n\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(models.names())}")
+    parser.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(trainable())}")
     parser.add_argument(
         "--backend",
         choices=(OURS, NATIVE, BOTH),
@@ -198,7 +199,12 @@ def _configs(arguments: argparse.Namespace, data: FashionMNIST) -> list[TrainCon
 
 
 def _new_folder(model: str) -> Path:
-    return Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{path.name.split('_')[0]}_{number}")
+    return path
 
 
 def _resumed_folder(path: Path) -> Path:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 MATPLOTLIB_ABSENT = "no picture of the curves: matplotlib is not installed (pip install matplotlib)"
 
@@ -50,7 +51,7 @@ class History(list[Epoch]):
         return [asdict(epoch) for epoch in self]
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Mapping[str, float]]) -> History:
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> History:
         return cls(Epoch(**{field.name: row[field.name] for field in fields(Epoch)}) for row in rows)
 
 

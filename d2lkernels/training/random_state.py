@@ -25,7 +25,7 @@ class RandomState:
 
     def _set(self, states: dict[str, torch.Tensor]) -> None:
         torch.set_rng_state(states["cpu"])
-        if self._device.type == "cuda" and "cuda" in states:
+        if self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
     @contextmanager
@@ -50,5 +50,4 @@ class RandomState:
         return dict(self._states)
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
-        """Takes over a state; one that was saved on another kind of device gives only what it has."""
-        self._states = {**self._states, **states}
+        self._states = dict(states)

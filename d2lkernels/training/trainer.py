@@ -21,8 +21,13 @@ from .timer import SpanTimer
 
 OURS, NATIVE = "d2lkernels", "torch"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 _EVALUATION_BATCH = 256
+
+
+def trainable() -> list[str]:
+    """The names of the models that take images, and so can be trained on Fashion-MNIST."""
+    return [name for name in models.names() if models.spec(name).image_size is not None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,12 @@ class TrainConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        models.spec(self.model)
+        if self.model not in trainable():
+            models.spec(self.model)
+            raise ValueError(
+                f"TrainConfig(): expected model to take images, but got {self.model!r}, which takes vectors; "
+                f"these take images: {', '.join(trainable())}"
+            )
         for name, value, choices in (
             ("backend", self.backend, (OURS, NATIVE)),
             ("dtype", self.dtype, tuple(DTYPES)),
@@ -95,11 +105,12 @@ class Trainer:
         self.data_fingerprint = data.fingerprint
         self.history = History()
         self._random = RandomState(config.seed, self.device)
+        spec = models.spec(config.model)
         namespace: Any = torch.nn
         if config.backend == OURS:
             from .. import nn as namespace
         with self._random.active():
-            self.model = models.xavier_uniform_(models.build(config.model, nn=namespace, **config.options))
+            self.model = spec.initialize(models.build(config.model, nn=namespace, **config.options))
         self.model.to(self.device)
         self._forward: Callable[[torch.Tensor], torch.Tensor] = (
             torch.compile(self.model) if config.compile else self.model
@@ -107,11 +118,15 @@ class Trainer:
         self._loss = namespace.CrossEntropyLoss()
         self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.dtype == "float16")
-        size = models.spec(config.model).image_size
         self.loader = DeviceLoader(
-            data.train_images, data.train_labels, config.batch_size, shuffle=True, seed=config.seed, resize=size
+            data.train_images,
+            data.train_labels,
+            config.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            resize=spec.image_size,
         )
-        self.test_loader = DeviceLoader(data.test_images, data.test_labels, _EVALUATION_BATCH, resize=size)
+        self.test_loader = DeviceLoader(data.test_images, data.test_labels, _EVALUATION_BATCH, resize=spec.image_size)
         self._timer = SpanTimer(self.device)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -202,66 +217,92 @@ class Trainer:
                 correct += (self._forward(images).argmax(dim=1) == labels).sum()
         return int(correct) / len(self.test_loader.images)
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint. Raises CheckpointError if it cannot be written."""
-        loader = self.loader.state_dict()
-        optimizer_tensors, optimizer_rest = checkpoint.pack_optimizer(self.optimizer)
-        tensors = {
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors of a checkpoint but the optimizer's."""
+        return {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"optimizer.{name}": tensor for name, tensor in optimizer_tensors.items()},
             **{f"random.{name}": tensor for name, tensor in self._random.state_dict().items()},
-            "loader.generator": loader["generator"],
+            "loader.generator": self.loader.state_dict()["generator"],
             "epoch.loss_sum": self._loss_sum,
             "epoch.correct": self._correct,
         }
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint. Raises CheckpointError if it cannot be written."""
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in checkpoint.pack_optimizer(self.optimizer).items()}
         state = {
             "config": asdict(self.config),
             "data": self.data_fingerprint,
             "device": self.device.type,
-            "next_batch": loader["next_batch"],
+            "next_batch": self.loader.next_batch,
             "step_seconds": self._step_seconds,
             "epoch_seconds": self._epoch_seconds,
-            "optimizer": optimizer_rest,
             "scaler": self._scaler.state_dict(),
             "history": self.history.to_rows(),
         }
-        checkpoint.save(path, tensors, state)
+        checkpoint.save(path, {**self._tensors(), **optimizer}, state)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Goes to where the run stood that wrote the checkpoint. Only `epochs` and `compile` may differ from it.
 
         Raises:
-            CheckpointError: it belongs to another training. Nothing is changed then.
+            CheckpointError: it belongs to another training, or is incomplete. Nothing is changed then.
         """
-        state = saved.state
-        weights = saved.group("model")
         try:
-            difference = self._difference(state) or checkpoint.describe_difference(self.model.state_dict(), weights)
-            if difference:
-                raise CheckpointError(f"the checkpoint {saved.path} belongs to another training: {difference}")
-            history = History.from_rows(state["history"])
-            generator = saved.tensors["loader.generator"]
-            loss_sum, correct = saved.tensors["epoch.loss_sum"], saved.tensors["epoch.correct"]
-            position = {"generator": generator, "next_batch": state["next_batch"]}
-            seconds = float(state["step_seconds"]), float(state["epoch_seconds"])
-            optimizer_rest, scaler = state["optimizer"], state["scaler"]
-            self.loader.load_state_dict(position)
-        except (KeyError, TypeError) as error:
+            difference = self._difference(saved)
+            history = History.from_rows(saved.state["history"])
+            next_batch, scaler = int(saved.state["next_batch"]), saved.state["scaler"]
+            step_seconds, epoch_seconds = (float(saved.state[name]) for name in ("step_seconds", "epoch_seconds"))
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint {saved.path} is incomplete: {error} is missing or damaged") from None
-        self.model.load_state_dict(weights)
-        checkpoint.unpack_optimizer(self.optimizer, saved.group("optimizer"), optimizer_rest)
+        if difference:
+            raise CheckpointError(f"the checkpoint {saved.path} belongs to another training: {difference}")
+        generator = saved.tensors["loader.generator"]
+        self._check_random(saved, {"loader.generator": self.device, "random.cpu": "cpu", "random.cuda": self.device})
+        if not 0 <= next_batch < len(self.loader):
+            raise CheckpointError(
+                f"the checkpoint {saved.path} is damaged: expected next_batch to be from 0 to {len(self.loader) - 1}, "
+                f"but got {next_batch}"
+            )
+        if scaler.keys() != self._scaler.state_dict().keys():
+            raise CheckpointError(
+                f"the checkpoint {saved.path} is incomplete: the state of the loss scaling is missing"
+            )
+        self.model.load_state_dict(saved.group("model"))
+        checkpoint.unpack_optimizer(self.optimizer, saved.group("optimizer"))
         self._random.load_state_dict(saved.group("random"))
-        if self._scaler.is_enabled():
-            self._scaler.load_state_dict(scaler)
-        self._loss_sum.copy_(loss_sum)
-        self._correct.copy_(correct)
-        self._step_seconds, self._epoch_seconds = seconds
+        self.loader.load_state_dict({"generator": generator, "next_batch": next_batch})
+        self._scaler.load_state_dict(scaler)
+        self._loss_sum.copy_(saved.tensors["epoch.loss_sum"])
+        self._correct.copy_(saved.tensors["epoch.correct"])
+        self._step_seconds, self._epoch_seconds = step_seconds, epoch_seconds
         self.history = history
 
-    def _difference(self, state: dict[str, Any]) -> str:
+    def _difference(self, saved: checkpoint.Checkpoint) -> str:
+        """How this run differs from the one of the checkpoint; an empty string if it does not."""
+        state, own = saved.state, asdict(self.config)
         pairs = [("the data set", state["data"], self.data_fingerprint), ("device", state["device"], self.device.type)]
-        own = asdict(self.config)
-        for name in own:
-            if name not in ("epochs", "compile"):
-                pairs.append((name, state["config"][name], own[name]))
-        return "; ".join(f"{name} is {there!r} there and {here!r} here" for name, there, here in pairs if there != here)
+        pairs += [(name, state["config"][name], own[name]) for name in own if name not in ("epochs", "compile")]
+        settings = "; ".join(
+            f"{name} is {there!r} there and {here!r} here" for name, there, here in pairs if there != here
+        )
+        if settings:
+            return settings
+        expected, found = self._tensors(), dict(saved.tensors)
+        optimizer = {name: found.pop(name) for name in list(found) if name.startswith("optimizer.")}
+        if optimizer:  # there is none before the first step
+            layout = checkpoint.optimizer_layout(self.optimizer)
+            expected |= {f"optimizer.{name}": tensor for name, tensor in layout.items()}
+            found |= optimizer
+        return checkpoint.describe_difference(expected, found)
+
+    @staticmethod
+    def _check_random(saved: checkpoint.Checkpoint, devices: dict[str, torch.device | str]) -> None:
+        for name, device in devices.items():
+            if name in saved.tensors:
+                try:
+                    torch.Generator(device).set_state(saved.tensors[name])
+                except (RuntimeError, TypeError) as error:
+                    raise CheckpointError(
+                        f"the checkpoint {saved.path} is damaged: {name} is no state of a generator ({error})"
+                    ) from None

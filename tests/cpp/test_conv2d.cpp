@@ -1,4 +1,4 @@
-// conv2d and its two gradients on the CPU against plain loops in double: every instruction set of the machine, both
+// conv2d and its two gradients on the CPU, computed directly, against plain loops in double: every instruction set of the machine, both
 // layouts, float and double, both memory orders of the weight, one thread and several.
 #include <algorithm>
 #include <cmath>
@@ -10,6 +10,7 @@
 #include "check.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
+#include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/parallel.h"
 
 namespace {
@@ -265,6 +266,7 @@ int main() {
   using namespace d2l;
   test::Report report;
   test::test_capability(report);
+  cpu::set_conv2d_algorithm(cpu::Conv2dAlgorithm::direct);
   const std::vector<test::Problem> problems = test::problems();
   for (size_t i = 0; i < problems.size(); ++i) {
     for (const Layout layout : {Layout::nchw, Layout::nhwc}) {

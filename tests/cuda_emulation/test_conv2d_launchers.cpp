@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "conv2d_cases.h"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/conv2d.h"
 #include "kernels/cuda/conv2d_divisor.cuh"
@@ -24,6 +25,8 @@ using d2l::Conv2dShape;
 using d2l::cuda::DType;
 using d2l::cuda::Float32Precision;
 using d2l::cuda::LaunchStatus;
+using d2l::tests::Case;
+using d2l::tests::kCases;
 
 int failures = 0;
 int checks = 0;
@@ -34,234 +37,6 @@ void check(bool ok, const std::string& what) {
   ++failures;
   std::printf("FAILED %s\n", what.c_str());
 }
-
-struct Case {
-  const char* name;
-  int64_t N, C, H, W, K, R, S;
-  int64_t stride_h = 1, stride_w = 1;
-  int64_t top = 0, bottom = 0, left = 0, right = 0;
-  int64_t dilation_h = 1, dilation_w = 1;
-  int64_t groups = 1;
-  int misalign = 0;  // elements by which every tensor starts after an aligned address
-
-  Conv2dShape shape() const {
-    const int64_t P = (H + top + bottom - dilation_h * (R - 1) - 1) / stride_h + 1;
-    const int64_t Q = (W + left + right - dilation_w * (S - 1) - 1) / stride_w + 1;
-    return {N, C, H, W, K, R, S, P, Q, stride_h, stride_w, top, left, dilation_h, dilation_w, groups};
-  }
-};
-
-const std::vector<Case> kCases = {
-    {.name = "lenet.conv1",
-     .N = 3,
-     .C = 1,
-     .H = 12,
-     .W = 12,
-     .K = 6,
-     .R = 5,
-     .S = 5,
-     .top = 2,
-     .bottom = 2,
-     .left = 2,
-     .right = 2},
-    {.name = "lenet.conv2", .N = 2, .C = 6, .H = 14, .W = 14, .K = 16, .R = 5, .S = 5},
-    {.name = "rgb stem",
-     .N = 2,
-     .C = 3,
-     .H = 17,
-     .W = 17,
-     .K = 8,
-     .R = 7,
-     .S = 7,
-     .stride_h = 2,
-     .stride_w = 2,
-     .top = 3,
-     .bottom = 3,
-     .left = 3,
-     .right = 3},
-    {.name = "1x1", .N = 2, .C = 16, .H = 7, .W = 7, .K = 24, .R = 1, .S = 1},
-    {.name = "1x1 stride 2", .N = 2, .C = 16, .H = 7, .W = 8, .K = 16, .R = 1, .S = 1, .stride_h = 2, .stride_w = 2},
-    {.name = "3x3",
-     .N = 2,
-     .C = 16,
-     .H = 9,
-     .W = 9,
-     .K = 72,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1},
-    {.name = "3x3 wide both",
-     .N = 1,
-     .C = 72,
-     .H = 5,
-     .W = 6,
-     .K = 80,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1},
-    {.name = "3x3 stride 2",
-     .N = 2,
-     .C = 8,
-     .H = 11,
-     .W = 10,
-     .K = 16,
-     .R = 3,
-     .S = 3,
-     .stride_h = 2,
-     .stride_w = 2,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1},
-    {.name = "dilation 2",
-     .N = 1,
-     .C = 8,
-     .H = 11,
-     .W = 13,
-     .K = 8,
-     .R = 3,
-     .S = 3,
-     .top = 2,
-     .bottom = 2,
-     .left = 2,
-     .right = 2,
-     .dilation_h = 2,
-     .dilation_w = 2},
-    {.name = "stride 2 dilation 2",
-     .N = 1,
-     .C = 8,
-     .H = 11,
-     .W = 13,
-     .K = 8,
-     .R = 3,
-     .S = 2,
-     .stride_h = 2,
-     .stride_w = 2,
-     .top = 1,
-     .left = 3,
-     .dilation_h = 2,
-     .dilation_w = 2},
-    {.name = "stride 4x6 dilation 6x4",
-     .N = 2,
-     .C = 4,
-     .H = 29,
-     .W = 31,
-     .K = 5,
-     .R = 4,
-     .S = 5,
-     .stride_h = 4,
-     .stride_w = 6,
-     .top = 5,
-     .bottom = 2,
-     .left = 1,
-     .right = 7,
-     .dilation_h = 6,
-     .dilation_w = 4},
-    {.name = "stride 3 dilation 2",
-     .N = 1,
-     .C = 8,
-     .H = 16,
-     .W = 17,
-     .K = 8,
-     .R = 4,
-     .S = 3,
-     .stride_h = 3,
-     .stride_w = 3,
-     .top = 2,
-     .bottom = 1,
-     .left = 0,
-     .right = 2,
-     .dilation_h = 2,
-     .dilation_w = 2},
-    {.name = "stride > kernel", .N = 2, .C = 5, .H = 13, .W = 11, .K = 7, .R = 2, .S = 1, .stride_h = 5, .stride_w = 3},
-    {.name = "stride > map", .N = 2, .C = 8, .H = 3, .W = 4, .K = 8, .R = 3, .S = 2, .stride_h = 7, .stride_w = 9},
-    {.name = "asymmetric padding",
-     .N = 2,
-     .C = 3,
-     .H = 6,
-     .W = 7,
-     .K = 4,
-     .R = 4,
-     .S = 4,
-     .top = 1,
-     .bottom = 2,
-     .left = 0,
-     .right = 3},
-    {.name = "padding > kernel",
-     .N = 1,
-     .C = 2,
-     .H = 3,
-     .W = 2,
-     .K = 3,
-     .R = 2,
-     .S = 2,
-     .top = 4,
-     .bottom = 3,
-     .left = 3,
-     .right = 5},
-    {.name = "groups 2",
-     .N = 2,
-     .C = 16,
-     .H = 6,
-     .W = 6,
-     .K = 32,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1,
-     .groups = 2},
-    {.name = "groups 3, odd channels", .N = 1, .C = 9, .H = 6, .W = 5, .K = 15, .R = 3, .S = 3, .groups = 3},
-    {.name = "depthwise",
-     .N = 2,
-     .C = 12,
-     .H = 7,
-     .W = 7,
-     .K = 12,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1,
-     .groups = 12},
-    {.name = "depthwise, 2 outputs",
-     .N = 1,
-     .C = 5,
-     .H = 8,
-     .W = 6,
-     .K = 10,
-     .R = 3,
-     .S = 3,
-     .stride_h = 2,
-     .stride_w = 2,
-     .groups = 5},
-    {.name = "one pixel", .N = 1, .C = 8, .H = 1, .W = 1, .K = 8, .R = 1, .S = 1},
-    {.name = "width 1", .N = 3, .C = 4, .H = 19, .W = 1, .K = 4, .R = 5, .S = 1, .top = 2, .bottom = 2},
-    {.name = "odd tails", .N = 3, .C = 7, .H = 9, .W = 11, .K = 67, .R = 3, .S = 2, .left = 1},
-    {.name = "kernel = map", .N = 5, .C = 8, .H = 5, .W = 5, .K = 24, .R = 5, .S = 5},
-    {.name = "slices",
-     .N = 4,
-     .C = 8,
-     .H = 20,
-     .W = 21,
-     .K = 8,
-     .R = 3,
-     .S = 3,
-     .top = 1,
-     .bottom = 1,
-     .left = 1,
-     .right = 1},
-    {.name = "slices, one channel", .N = 5, .C = 1, .H = 16, .W = 15, .K = 1, .R = 3, .S = 3},
-    {.name = "unaligned", .N = 2, .C = 16, .H = 5, .W = 6, .K = 16, .R = 3, .S = 3, .misalign = 1},
-};
 
 // An array that starts `misalign` elements after an aligned address and ends with its allocation.
 template <typename T>
@@ -466,21 +241,9 @@ void run_schedules(DType dtype, Float32Precision precision) {
 
 // Each has enough blocks for the large tile.
 const std::vector<std::pair<Case, Product>> kLargeCases = {
-    {{.name = "many pixels", .N = 2, .C = 8, .H = 67, .W = 125, .K = 72, .R = 1, .S = 2, .left = 1}, kForward},
-    {{.name = "many pixels, wide", .N = 2, .C = 72, .H = 67, .W = 125, .K = 8, .R = 1, .S = 2, .left = 1}, kInputGrad},
-    {{.name = "many weights",
-      .N = 1,
-      .C = 1040,
-      .H = 2,
-      .W = 3,
-      .K = 9360,
-      .R = 3,
-      .S = 3,
-      .top = 1,
-      .bottom = 1,
-      .left = 1,
-      .right = 1,
-      .groups = 130},
+    {{.name = "many pixels", .input = {2, 8, 67, 125}, .kernel = {72, 1, 2}, .pad = {0, 0, 1, 0}}, kForward},
+    {{.name = "many pixels, wide", .input = {2, 72, 67, 125}, .kernel = {8, 1, 2}, .pad = {0, 0, 1, 0}}, kInputGrad},
+    {{.name = "many weights", .input = {1, 1040, 2, 3}, .kernel = {9360, 3, 3}, .pad = {1, 1, 1, 1}, .groups = 130},
      kWeightGrad},
 };
 
@@ -515,18 +278,13 @@ class SparseMemory {
 template <typename T>
 void run_vast(DType dtype, Float32Precision precision) {
   constexpr int64_t kSide = 18000, kChannels = 8, kElements = kSide * kSide * kChannels;
+  constexpr int64_t kStep = kSide - 1;
   static_assert(kElements > int64_t{1} << 31);
-  const Conv2dShape shape = Case{.name = "corners",
-                                 .N = 1,
-                                 .C = kChannels,
-                                 .H = kSide,
-                                 .W = kSide,
-                                 .K = 1,
-                                 .R = 1,
-                                 .S = 1,
-                                 .stride_h = kSide - 1,
-                                 .stride_w = kSide - 1}
-                                .shape();
+  const Conv2dShape shape = Case{
+      .name = "corners",
+      .input = {1, kChannels, kSide, kSide},
+      .kernel = {1, 1, 1},
+      .stride = {kStep, kStep}}.shape();
   SparseMemory memory(kElements * sizeof(T));
   T* const input = static_cast<T*>(memory.data());
   Tensor<T> ones(kChannels, 0), output(4, 0), weight_grad(kChannels, 0);
@@ -547,7 +305,7 @@ void run_vast(DType dtype, Float32Precision precision) {
 // Empty tensors, coordinates that do not fit, offsets beyond 2^31, TF32's rounding, the divisors.
 template <typename T>
 void run_limits(DType dtype, Float32Precision precision) {
-  Case empty = {.name = "no images", .N = 0, .C = 4, .H = 5, .W = 5, .K = 4, .R = 3, .S = 3};
+  Case empty = {.name = "no images", .input = {0, 4, 5, 5}, .kernel = {4, 3, 3}};
   const Problem<T> nothing(empty, dtype, precision, true);
   Tensor<T> none(0, 0), weight(nothing.weight.size(), 0);
   for (const LaunchStatus& status : {nothing.forward(none, true), nothing.input_grad(none)}) {
@@ -569,8 +327,7 @@ void run_limits(DType dtype, Float32Precision precision) {
   run_vast<T>(dtype, precision);
 
   if constexpr (std::is_same_v<T, float>) {
-    Problem<T> one({.name = "rounding", .N = 1, .C = 1, .H = 1, .W = 1, .K = 1, .R = 1, .S = 1}, dtype, precision,
-                   true);
+    Problem<T> one({.name = "rounding", .input = {1, 1, 1, 1}, .kernel = {1, 1, 1}}, dtype, precision, true);
     one.weight.data()[0] = 1;
     const bool tf32 = precision == Float32Precision::tf32;
     for (const auto& [value, rounded] : {std::pair{1 + 0x1.8p-11f, 1 + 0x1p-10f},

@@ -31,7 +31,7 @@ D2L_INLINE void sum_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
         const T* from = source + (row->place * row_pitch + column->place + i);
         const T factor = weight(*row, *column);
         for (int b = 0; b < kBlocks; ++b) {
-          if constexpr (kBlocks > 1) prefetch_ahead(from + b * kCount);
+          if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
           sum[b] += load_pack<kCount>(from + b * kCount) * factor;
         }
       }

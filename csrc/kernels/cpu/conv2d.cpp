@@ -1,6 +1,10 @@
 #include "kernels/cpu/conv2d.h"
 
+#include <type_traits>
+
+#include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/conv2d_kernel.h"
+#include "kernels/cpu/winograd_kernel.h"
 
 namespace d2l::cpu {
 namespace {
@@ -39,12 +43,23 @@ void write_zeros(const Conv2dShape& shape, T* weight, const WeightStrides& strid
 }
 
 template <typename T>
-void run(Correlation<T> problem) {
+int tile_of(const Conv2dShape& shape, Conv2dPass pass) {
+  return std::is_same_v<T, float> ? winograd_tile(shape, pass) : 0;
+}
+
+template <typename T>
+void run(Correlation<T> problem, int tile) {
   if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
   problem.source_layout =
       effective(problem.source_layout, problem.depth * problem.groups, problem.rows.source * problem.columns.source);
   problem.result_layout =
       effective(problem.result_layout, problem.width * problem.groups, problem.rows.result * problem.columns.result);
+  if constexpr (std::is_same_v<T, float>) {
+    if (tile > 0) {
+      D2L_CALL_BEST(winograd_correlate, problem, tile);
+      return;
+    }
+  }
   flatten_pointwise(problem, problem.source_layout, problem.result_layout);
   D2L_CALL_BEST(correlate, problem);
 }
@@ -72,7 +87,7 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
   problem.weight_column = weight_strides.s;
   problem.bias = bias;
   problem.result = output;
-  run(problem);
+  run(problem, tile_of<T>(shape, Conv2dPass::forward));
 }
 
 template <typename T>
@@ -95,7 +110,7 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_ou
   problem.weight_row = weight_strides.r;
   problem.weight_column = weight_strides.s;
   problem.result = grad_input;
-  run(problem);
+  run(problem, tile_of<T>(shape, Conv2dPass::input_grad));
 }
 
 template <typename T>
@@ -115,7 +130,6 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
   problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
   problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
-  flatten_pointwise(problem, problem.input_layout, problem.output_layout);
   problem.input = input;
   problem.grad_output = grad_output;
   problem.grad_weight = grad_weight;
@@ -124,6 +138,14 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.weight_width = grad_weight_strides.k;
   problem.weight_row = grad_weight_strides.r;
   problem.weight_column = grad_weight_strides.s;
+  if constexpr (std::is_same_v<T, float>) {
+    const int tile = tile_of<T>(shape, Conv2dPass::weight_grad);
+    if (tile > 0) {
+      D2L_CALL_BEST(winograd_weight_gradient, problem, tile);
+      return;
+    }
+  }
+  flatten_pointwise(problem, problem.input_layout, problem.output_layout);
   D2L_CALL_BEST(weight_gradient, problem);
 }
 

@@ -7,8 +7,7 @@
 // FLOPs: a comparison (backward: an addition) per tap. Threads share rows of items (NHWC) or bands of planes (NCHW).
 // Vectors run over the channels (NHWC) or over a row of windows (NCHW); maximum, offset and sum stay in registers.
 // The gradient is a gather: each element compares the remembered offsets of the windows above it with its own place in
-// them, in the order of the windows, adding up in T. Nothing is accumulated in memory, results do not depend on
-// threads.
+// them, in the order of the windows, adding up in T. Nothing is accumulated in memory, whatever the threads.
 #include "kernels/cpu/pool2d_pack.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -20,7 +19,7 @@ D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& b
 #if defined(__AVX512F__)
   if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
     const __m512 v = (__m512)value;
-    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GT_OQ) |
+    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GE_OQ) |
                                                   _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
     best = (Values)_mm512_mask_mov_ps((__m512)best, wins, v);
     best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
@@ -52,7 +51,7 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
         const T* from = source + (row->place * row_pitch + column->place + i);
         const auto code = spread<kCount>(static_cast<Code>(row->code + column->code));
         for (int b = 0; b < kBlocks; ++b) {
-          if constexpr (kBlocks > 1) prefetch_ahead(from + b * kCount);
+          if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
           const auto value = load_pack<kCount>(from + b * kCount);
           replace_where_greater_or_nan(value, code, best[b], codes[b]);
         }
@@ -72,7 +71,7 @@ D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64
     const __m128i here = _mm_set1_epi8(static_cast<char>(offset));
     for (int b = 0; b < kBlocks; ++b) {
       const __mmask16 matches = _mm_cmpeq_epi8_mask((__m128i)load_pack<kCount>(offsets + b * kCount), here);
-      if constexpr (kBlocks > 1) prefetch_ahead(gradients + b * kCount);
+      prefetch_ahead(gradients + b * kCount);
       const __m512 gradient = (__m512)load_pack<kCount>(gradients + b * kCount);
       sum[b] = (pack_t<T, kCount>)_mm512_mask_add_ps((__m512)sum[b], matches, (__m512)sum[b], gradient);
     }
@@ -82,27 +81,60 @@ D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64
   using Code = lane_t<T>;
   const auto here = spread<kCount>(static_cast<Code>(offset));
   for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (kCount == kLanes<T>) prefetch_ahead(gradients + b * kCount);
     const auto matches = load_codes<Code, kCount>(offsets + b * kCount) == here;
     sum[b] += matches ? load_pack<kCount>(gradients + b * kCount) : pack_t<T, kCount>{};
   }
 }
 
-// The gradients of n neighbouring inputs: what the windows in the taps pass on to them.
+// Adds to kCount * kBlocks neighbouring inputs, from the i-th, what the windows in one row pass on to them.
+template <int kCount, int kBlocks, typename T, typename Offset>
+D2L_INLINE void add_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, const Tap& row,
+                                  TapRange columns, int64_t i, pack_t<T, kCount>* sum) {
+  const int64_t from = row.place * row_pitch + i;
+  for (const Tap* column = columns.begin; column != columns.end; ++column) {
+    const int64_t at = from + column->place;
+    add_where_equal<kCount, kBlocks>(grad_output + at, offsets + at, row.code + column->code, sum);
+  }
+}
+
 template <typename T, typename Offset>
-D2L_INLINE void sum_of_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
-                                     TapRange columns, int64_t n, T* grad_input) {
+D2L_INLINE void write_gradients(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
+                                TapRange columns, int64_t n, T* grad_input) {
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
     pack_t<T, kCount> sum[kBlocks] = {};
     for (const Tap* row = rows.begin; row != rows.end; ++row) {
-      for (const Tap* column = columns.begin; column != columns.end; ++column) {
-        const int64_t at = row->place * row_pitch + column->place + i;
-        add_where_equal<kCount, kBlocks>(grad_output + at, offsets + at, row->code + column->code, sum);
-      }
+      add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, columns, i, sum);
     }
     for (int b = 0; b < kBlocks; ++b) store_pack(grad_input + i + b * kCount, sum[b]);
   });
+}
+
+// A row whose elements belong to the two phases of stride 2 in turn.
+template <typename T, typename Offset>
+D2L_INLINE void write_gradients_of_pairs(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
+                                         AxisTaps columns, const Pairs& pairs, int64_t n, T* grad_input) {
+  const TapRange first_columns = taps_of(columns, pairs.first_phase);
+  const TapRange second_columns = taps_of(columns, pairs.second_phase);
+  for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
+    constexpr int kCount = count.value;
+    constexpr int kBlocks = blocks.value;
+    pack_t<T, kCount> first[kBlocks] = {}, second[kBlocks] = {};
+    for (const Tap* row = rows.begin; row != rows.end; ++row) {
+      add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, first_columns, pairs.first + i, first);
+      add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, second_columns, pairs.second + i,
+                                         second);
+    }
+    for (int b = 0; b < kBlocks; ++b) store_zipped(grad_input + 2 * (i + b * kCount), first[b], second[b]);
+  });
+  if (2 * pairs.count == n) return;
+  pack_t<T, 1> lone{};
+  for (const Tap* row = rows.begin; row != rows.end; ++row) {
+    add_matching_taps<1, 1>(grad_output, offsets, row_pitch, *row, first_columns, pairs.first + pairs.count, &lone);
+  }
+  grad_input[n - 1] = lone[0];
 }
 
 D2L_INLINE int64_t first_code(TapRange taps) { return taps.begin == taps.end ? 0 : taps.begin->code; }
@@ -156,8 +188,8 @@ void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const T* grad_output, co
     const int64_t image = unit / work.rows * work.source_rows * row_pitch;
     const TapRange rows = taps_of(work.row_taps, unit % work.rows);
     for (int64_t w = 0; w < work.columns; ++w) {
-      sum_of_matching_taps(grad_output + image, offsets + image, row_pitch, rows, taps_of(work.column_taps, w),
-                           work.channels, grad_input + (unit * work.columns + w) * work.channels);
+      write_gradients(grad_output + image, offsets + image, row_pitch, rows, taps_of(work.column_taps, w),
+                      work.channels, grad_input + (unit * work.columns + w) * work.channels);
     }
   }
 }
@@ -201,43 +233,38 @@ void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first
   }
 }
 
+// For strides of 1 and 2.
 template <typename T, typename Offset>
 void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, const Offset* offsets, T* grad_input,
                                 T* scratch, Offset* offset_scratch, Span units) {
-  const int64_t row_pitch = work.margin + work.phase_length;
   const int64_t copied = min(work.source_columns, work.phase_length);
-  T* phases = scratch;
-  T* gradients = scratch + work.band_rows * work.stride * work.phase_length;
+  const int64_t row_pitch = work.copies_rows ? work.margin + work.phase_length : work.source_columns;
+  const Pairs pairs(work.columns, work.pad, work.phase_length);
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
     const int64_t plane = unit / work.bands;
     const Span band = rows_of_band(work, unit);
-    const Span filled = rows_read(work.row_taps, band);
-    for (int64_t p = filled.begin; p < filled.end; ++p) {
-      const int64_t from = (plane * work.source_rows + p) * work.source_columns;
-      const int64_t to = (p - filled.begin) * row_pitch + work.margin;
-      copy_row(grad_output + from, copied, gradients + to);
-      __builtin_memcpy(offset_scratch + to, offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
+    const T* source = grad_output + plane * work.source_rows * work.source_columns;
+    const Offset* source_offsets = offsets + plane * work.source_rows * work.source_columns;
+    if (work.copies_rows) {
+      const Span filled = rows_read(work.row_taps, band);
+      for (int64_t p = filled.begin; p < filled.end; ++p) {
+        const int64_t from = p * work.source_columns;
+        const int64_t to = (p - filled.begin) * row_pitch + work.margin;
+        copy_row(source + from, copied, scratch + to);
+        __builtin_memcpy(offset_scratch + to, source_offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
+      }
+      source = scratch - filled.begin * row_pitch;
+      source_offsets = offset_scratch - filled.begin * row_pitch;
     }
-    const int64_t skipped = filled.begin * row_pitch;
-    T* band_output = grad_input + (plane * work.rows + band.begin) * work.columns;
-    // All phases of the band come before their merge: it would wait for stores that are still under way.
     for (int64_t h = band.begin; h < band.end; ++h) {
       const TapRange rows = taps_of(work.row_taps, h);
+      T* row = grad_input + (plane * work.rows + h) * work.columns;
       if (work.stride == 1) {
-        sum_of_matching_taps(gradients - skipped + work.pad, offset_scratch - skipped + work.pad, row_pitch, rows,
-                             taps_of(work.column_taps, 0), work.columns, band_output + (h - band.begin) * work.columns);
-        continue;
+        write_gradients(source + work.pad, source_offsets + work.pad, row_pitch, rows, taps_of(work.column_taps, 0),
+                        work.columns, row);
+      } else {
+        write_gradients_of_pairs(source, source_offsets, row_pitch, rows, work.column_taps, pairs, work.columns, row);
       }
-      for (int64_t phase = 0; phase < work.stride; ++phase) {
-        sum_of_matching_taps(gradients - skipped, offset_scratch - skipped, row_pitch, rows,
-                             taps_of(work.column_taps, phase), work.phase_length,
-                             phases + ((h - band.begin) * work.stride + phase) * work.phase_length);
-      }
-    }
-    if (work.stride == 1) continue;
-    for (int64_t row = 0; row < band.end - band.begin; ++row) {
-      merge_row(phases + row * work.stride * work.phase_length, work.columns, work.stride, work.pad, work.phase_length,
-                band_output + row * work.columns);
     }
   }
 }

@@ -1,3 +1,8 @@
+// Launchers of 2-D pooling: they tabulate which taps each item reads, choose between vectors over the channels (NHWC),
+// over columns in phases, and over spans of columns (NCHW), give each thread its scratch memory and share out the work.
+// What is seldom wanted runs here, one element at a time: maxima in NCHW over irregular or very wide strides, gather
+// and indices. No result depends on the number of threads: each output is written once, by one thread, summed in the
+// order of the taps.
 #include "kernels/cpu/pool2d.h"
 
 #include <functional>
@@ -166,12 +171,13 @@ void max_pool2d_input_grad_phased_nchw(const Pool2dShape& shape, const PhasedCol
   work.pad = phased.pad;
   work.phase_length = ceil_div(shape.W + phased.pad, phased.stride);
   work.margin = phased.reach();
+  work.copies_rows = work.margin > 0 || work.phase_length > shape.Q;
   const int64_t row_elements = work.margin + work.phase_length;
   set_bands(work, row_elements * static_cast<int64_t>(sizeof(T) + sizeof(Offset)));
-  const int64_t band_elements = rows.largest_span(work.band_rows) * row_elements;
+  const int64_t scratch_size = work.copies_rows ? rows.largest_span(work.band_rows) * row_elements : 0;
   parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
-    std::vector<T> scratch(static_cast<size_t>(work.band_rows * work.stride * work.phase_length + band_elements));
-    std::vector<Offset> offset_scratch(static_cast<size_t>(band_elements));
+    std::vector<T> scratch(static_cast<size_t>(scratch_size));
+    std::vector<Offset> offset_scratch(static_cast<size_t>(scratch_size));
     D2L_CALL_BEST(max_pool2d_input_grad_nchw, work, grad_output, offsets, grad_input, scratch.data(),
                   offset_scratch.data(), units);
   });
@@ -312,7 +318,7 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
       D2L_CALL_BEST(max_pool2d_input_grad_nhwc, work, grad_output, offsets, grad_input, units);
     });
-  } else if (const PhasedColumns phased(shape); phased.possible) {
+  } else if (const PhasedColumns phased(shape); phased.possible && phased.stride <= 2) {
     max_pool2d_input_grad_phased_nchw(shape, phased, grad_output, offsets, grad_input);
   } else {
     parallel_images(shape, Layout::nchw, [&](int64_t plane) {

@@ -168,6 +168,20 @@ D2L_INLINE Value zip(Value a, Value b, std::integer_sequence<int, kIndices...>, 
                     : __builtin_shufflevector(a, b, ((kCount + kIndices) / 2 + kCount * (kIndices % 2))...);
 }
 
+// first[0], second[0], first[1], ...
+template <typename T, typename Value>
+D2L_INLINE void store_zipped(T* to, Value first, Value second) {
+  constexpr int kCount = sizeof(Value) / sizeof(T);
+  if constexpr (kCount == 1) {
+    to[0] = first[0];
+    to[1] = second[0];
+  } else {
+    constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
+    store_pack(to, zip(first, second, kIndices, 0));
+    store_pack(to + kCount, zip(first, second, kIndices, 1));
+  }
+}
+
 template <typename T>
 D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
@@ -177,23 +191,28 @@ D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
   });
 }
 
-// Where the elements of a row are in its phases, element by element.
+// Where the elements of a row are in its phases: a walk from the first one on.
 struct PhaseCursor {
   int64_t stride, phase, at;
 
-  D2L_INLINE PhaseCursor(int64_t element, int64_t stride, int64_t pad)
-      : stride(stride), phase((element + pad) % stride), at((element + pad) / stride) {}
+  D2L_INLINE PhaseCursor(int64_t stride, int64_t pad) : stride(stride), phase(pad % stride), at(pad / stride) {}
   D2L_INLINE void step() {
     if (++phase == stride) phase = 0, ++at;
   }
 };
 
-// The pairs of neighbours of a row that are in both phases of stride 2: first_pair ... end_pair - 1 within the phases.
+// Elements 2 i and 2 i + 1 of a row, for the i below `count`, lie at first + i and second + i of the phases of
+// stride 2. A last element is without a partner where has_lone().
 struct Pairs {
-  int64_t begin, end, first_element;
+  int64_t first_phase, second_phase, first, second, count;
 
   D2L_INLINE Pairs(int64_t width, int64_t pad, int64_t length)
-      : begin((pad + 1) / 2), end(max(begin, min(length, (width + pad) / 2))), first_element(2 * begin - pad) {}
+      : first_phase(pad % 2),
+        second_phase(1 - first_phase),
+        first(pad / 2),
+        second((pad + 1) / 2),
+        count(max(0, min(width / 2, length - second))) {}
+  D2L_INLINE bool has_lone(int64_t width, int64_t length) const { return 2 * count < width && first + count < length; }
 };
 
 // Writes a row as its phases, each `length` long, leaving alone what lies outside the row.
@@ -201,30 +220,28 @@ template <typename T>
 D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t pad, int64_t length, T* phases) {
   if (stride == 1) return copy_row(row, min(width, length - pad), phases + pad);
   if (stride != 2) {
-    PhaseCursor cursor(0, stride, pad);
+    PhaseCursor cursor(stride, pad);
     for (int64_t w = 0; w < width && cursor.at < length; ++w, cursor.step()) {
       phases[cursor.phase * length + cursor.at] = row[w];
     }
     return;
   }
   const Pairs pairs(width, pad, length);
-  const T* from = row + pairs.first_element;
-  T* even = phases + pairs.begin;
-  T* odd = even + length;
-  if (pairs.first_element == 1 && pairs.begin <= length) odd[-1] = row[0];
-  if (2 * pairs.end - pad < width && pairs.end < length) phases[pairs.end] = row[2 * pairs.end - pad];
-  for_each_pack<T>(pairs.end - pairs.begin, [&](auto count, auto blocks, int64_t i) {
+  T* first = phases + pairs.first_phase * length + pairs.first;
+  T* second = phases + pairs.second_phase * length + pairs.second;
+  if (pairs.has_lone(width, length)) first[pairs.count] = row[2 * pairs.count];
+  for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     for (int b = 0; b < blocks.value; ++b, i += kCount) {
       if constexpr (kCount == 1) {
-        even[i] = from[2 * i];
-        odd[i] = from[2 * i + 1];
+        first[i] = row[2 * i];
+        second[i] = row[2 * i + 1];
       } else {
-        const auto low = load_pack<kCount>(from + 2 * i);
-        const auto high = load_pack<kCount>(from + 2 * i + kCount);
+        const auto low = load_pack<kCount>(row + 2 * i);
+        const auto high = load_pack<kCount>(row + 2 * i + kCount);
         constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
-        store_pack(even + i, every_other(low, high, kIndices, false));
-        store_pack(odd + i, every_other(low, high, kIndices, true));
+        store_pack(first + i, every_other(low, high, kIndices, false));
+        store_pack(second + i, every_other(low, high, kIndices, true));
       }
     }
   });
@@ -234,29 +251,18 @@ D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t p
 template <typename T>
 D2L_INLINE void merge_row(const T* phases, int64_t width, int64_t stride, int64_t pad, int64_t length, T* row) {
   if (stride != 2) {
-    PhaseCursor cursor(0, stride, pad);
+    PhaseCursor cursor(stride, pad);
     for (int64_t w = 0; w < width; ++w, cursor.step()) row[w] = phases[cursor.phase * length + cursor.at];
     return;
   }
   const Pairs pairs(width, pad, length);
-  const T* even = phases + pairs.begin;
-  const T* odd = even + length;
-  T* to = row + pairs.first_element;
-  if (pairs.first_element == 1) row[0] = odd[-1];
-  if (2 * pairs.end - pad < width) row[2 * pairs.end - pad] = phases[pairs.end];
-  for_each_pack<T>(pairs.end - pairs.begin, [&](auto count, auto blocks, int64_t i) {
+  const T* first = phases + pairs.first_phase * length + pairs.first;
+  const T* second = phases + pairs.second_phase * length + pairs.second;
+  if (pairs.has_lone(width, length)) row[2 * pairs.count] = first[pairs.count];
+  for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     for (int b = 0; b < blocks.value; ++b, i += kCount) {
-      if constexpr (kCount == 1) {
-        to[2 * i] = even[i];
-        to[2 * i + 1] = odd[i];
-      } else {
-        const auto low = load_pack<kCount>(even + i);
-        const auto high = load_pack<kCount>(odd + i);
-        constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
-        store_pack(to + 2 * i, zip(low, high, kIndices, 0));
-        store_pack(to + 2 * i + kCount, zip(low, high, kIndices, 1));
-      }
+      store_zipped(row + 2 * i, load_pack<kCount>(first + i), load_pack<kCount>(second + i));
     }
   });
 }

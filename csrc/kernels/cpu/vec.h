@@ -16,6 +16,7 @@
 #endif
 
 #define D2L_INLINE inline __attribute__((always_inline))
+#define D2L_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 

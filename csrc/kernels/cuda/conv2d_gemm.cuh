@@ -1,7 +1,6 @@
 // The tiled loop of every convolution kernel: an implicit matrix product (no im2col in memory).
 //
-//   result[row, column] = sum over depth of A[row, depth] B[column, depth]      per group and slice, see
-//   conv2d_maps.cuh
+//   result[row, column] = sum over depth of A[row, depth] B[column, depth]    per group and slice (conv2d_map.cuh)
 //
 // Fused: bias in the forward store. Bytes: both tensors are read once per tile of the other's axis, mostly from L2, the
 // result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns sums: all threads
@@ -11,7 +10,7 @@
 #pragma once
 
 #include "kernels/cuda/conv2d_kernels.cuh"
-#include "kernels/cuda/conv2d_maps.cuh"
+#include "kernels/cuda/conv2d_map.cuh"
 #include "kernels/cuda/conv2d_multiply.cuh"
 
 namespace d2l::cuda {
@@ -41,6 +40,7 @@ struct Gemm {
 template <typename Gemm>
 __global__ void __launch_bounds__(Gemm::kThreads) conv2d_gemm(const typename Gemm::Map map) {
   using T = typename Gemm::T;
+  using DepthIndex = typename Gemm::Map::SourceA::DepthIndex;
   constexpr int kStages = Gemm::kTile.stages, kDepth = Gemm::kTile.depth;
   D2L_DYNAMIC_SHARED(T, shared);
 
@@ -49,13 +49,14 @@ __global__ void __launch_bounds__(Gemm::kThreads) conv2d_gemm(const typename Gem
   const typename Gemm::LoaderB loader_b(map.source_b(tile), tile.column);
   typename Gemm::Multiply multiply;
 
-  const auto begin = map.depth_begin(tile), end = map.depth_end(tile);
+  const DepthIndex begin = map.depth_begin(tile), end = map.depth_end(tile);
   const int steps = begin < end ? static_cast<int>(ceil_div<int64_t>(end - begin, kDepth)) : 0;
   const auto copy = [&](int step) {
     if (step < steps) {
       T* const stage = shared + step % kStages * Gemm::kStageElements;
-      loader_a.copy(stage, begin + step * kDepth);
-      loader_b.copy(stage + Gemm::TileA::kElements, begin + step * kDepth);
+      const DepthIndex depth = begin + static_cast<DepthIndex>(step) * kDepth;
+      loader_a.copy(stage, depth);
+      loader_b.copy(stage + Gemm::TileA::kElements, depth);
     }
     ptx::cp_async_commit();  // even an empty group: the wait below counts them
   };

@@ -3,9 +3,12 @@
 
 #include <numeric>
 
+#include "kernels/cuda/conv2d_forward_map.cuh"
 #include "kernels/cuda/conv2d_gemm.cuh"
+#include "kernels/cuda/conv2d_input_grad_map.cuh"
 #include "kernels/cuda/conv2d_plan.cuh"
 #include "kernels/cuda/conv2d_reduce.cuh"
+#include "kernels/cuda/conv2d_weight_grad_map.cuh"
 
 namespace d2l::cuda {
 
@@ -34,7 +37,7 @@ struct GemmTiles<double, Multiplier::simt> {
 // Launches a product of `rows` rows for each of `slices` slices of each of `groups` groups.
 template <typename Gemm>
 LaunchStatus launch_gemm(typename Gemm::Map map, int64_t rows, int64_t slices, int64_t groups, Stream stream) {
-  static_assert(Gemm::kTile.depth > 0 && kSliceUnit % Gemm::kTile.depth == 0);
+  static_assert(kSliceUnit % Gemm::kTile.depth == 0);
   const int64_t row_tiles = ceil_div<int64_t>(rows, Gemm::kTile.rows);
   const int64_t column_tiles = ceil_div<int64_t>(map.columns, Gemm::kTile.columns);
   constexpr int64_t kMaxBlocks = INT32_MAX;
@@ -50,27 +53,38 @@ LaunchStatus launch_gemm(typename Gemm::Map map, int64_t rows, int64_t slices, i
   return launched(grid, block);
 }
 
-// `wide`: channels and addresses allow 16-byte copies.
+// The most bytes that one copy may take, given the tensors and the numbers of channels that lie in one run: 16, 4 or
+// one element's. (cp.async also has 8; that would be one more kernel for few layers.)
+template <typename T, typename... Channels>
+int copy_bytes(const void* one, const void* other, Channels... group_channels) {
+  const auto allows = [&](int bytes) {
+    return is_aligned(one, bytes) && is_aligned(other, bytes) &&
+           ((group_channels * static_cast<int64_t>(sizeof(T)) % bytes == 0) && ...);
+  };
+  if (allows(16)) return 16;
+  return sizeof(T) < 4 && allows(4) ? 4 : static_cast<int>(sizeof(T));
+}
+
+// Launches the kernel for copies of copy_bytes.
 template <Multiplier kMultiplier, typename Map>
-LaunchStatus launch_product(const Map& map, int64_t rows, int64_t slices, int64_t groups, bool wide, Stream stream) {
+LaunchStatus launch_product(const Map& map, int64_t rows, int64_t slices, int64_t groups, int copy_bytes,
+                            Stream stream) {
   using T = typename Map::T;
   using Tiles = GemmTiles<T, kMultiplier>;
-  constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+  constexpr int kElement = sizeof(T), kWide = 16 / kElement, kNarrow = kElement < 4 ? 4 / kElement : 1;
   constexpr int64_t kBlocksToFill = 128;  // with fewer large tiles than this, small ones keep more of the GPU busy
-  if (!wide) return launch_gemm<Gemm<Map, kMultiplier, Tiles::kSmall, 1>>(map, rows, slices, groups, stream);
+  if (copy_bytes == kElement) {
+    return launch_gemm<Gemm<Map, kMultiplier, Tiles::kSmall, 1>>(map, rows, slices, groups, stream);
+  }
+  if (copy_bytes == 4) {
+    return launch_gemm<Gemm<Map, kMultiplier, Tiles::kSmall, kNarrow>>(map, rows, slices, groups, stream);
+  }
   const int64_t large_tiles = ceil_div<int64_t>(rows, Tiles::kLarge.rows) *
                               ceil_div<int64_t>(map.columns, Tiles::kLarge.columns) * slices * groups;
   if (large_tiles >= kBlocksToFill && rows > Tiles::kSmall.rows && map.columns > Tiles::kLarge.columns / 2) {
     return launch_gemm<Gemm<Map, kMultiplier, Tiles::kLarge, kWide>>(map, rows, slices, groups, stream);
   }
   return launch_gemm<Gemm<Map, kMultiplier, Tiles::kSmall, kWide>>(map, rows, slices, groups, stream);
-}
-
-template <typename T, typename... Channels>
-bool copies_wide(const void* one, const void* other, Channels... group_channels) {
-  constexpr int kBytes = 16;
-  return is_aligned(one, kBytes) && is_aligned(other, kBytes) &&
-         ((group_channels * static_cast<int64_t>(sizeof(T)) % kBytes == 0) && ...);
 }
 
 // Results may be stored in vectors of up to 4 elements and 16 bytes.
@@ -122,8 +136,8 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, co
   map.pad_top = static_cast<int>(shape.pad_top);
   map.pad_left = static_cast<int>(shape.pad_left);
   map.packed = stores_packed(output, map.columns);
-  const bool wide = copies_wide<T>(input, weight, shape.group_c());
-  return launch_product<kMultiplier>(map, map.rows, 1, shape.groups, wide, stream);
+  const int bytes = copy_bytes<T>(input, weight, shape.group_c());
+  return launch_product<kMultiplier>(map, map.rows, 1, shape.groups, bytes, stream);
 }
 
 template <typename T, Multiplier kMultiplier>
@@ -154,8 +168,8 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::input_grad(const Conv2dShape& shape,
   map.phases_across = static_cast<int>(phases_w);
   map.columns = static_cast<int>(shape.group_c());
   map.packed = stores_packed(grad_input, map.columns);
-  const bool wide = copies_wide<T>(grad_output, weight, shape.group_k(), shape.group_c());
-  return launch_product<kMultiplier>(map, map.rows, phases_h * phases_w, shape.groups, wide, stream);
+  const int bytes = copy_bytes<T>(grad_output, weight, shape.group_k(), shape.group_c());
+  return launch_product<kMultiplier>(map, map.rows, phases_h * phases_w, shape.groups, bytes, stream);
 }
 
 template <typename T, Multiplier kMultiplier>
@@ -183,8 +197,8 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::weight_grad(const Conv2dShape& shape
   map.pad_top = static_cast<int>(shape.pad_top);
   map.pad_left = static_cast<int>(shape.pad_left);
   map.packed = stores_packed(slices.count > 1 ? workspace : grad_weight, map.columns);
-  const bool wide = copies_wide<T>(grad_output, input, shape.group_k(), shape.group_c());
-  const LaunchStatus status = launch_product<kMultiplier>(map, map.rows, slices.count, shape.groups, wide, stream);
+  const int bytes = copy_bytes<T>(grad_output, input, shape.group_k(), shape.group_c());
+  const LaunchStatus status = launch_product<kMultiplier>(map, map.rows, slices.count, shape.groups, bytes, stream);
   if (status.error != 0 || slices.count == 1) return status;
 
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(map.weight_elements, kReduceColumns)));

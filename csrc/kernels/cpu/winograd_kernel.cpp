@@ -1,0 +1,286 @@
+// Cross-correlation with 3x3 taps and its input gradient by Winograd's F(4x4, 3x3) and F(2x2, 3x3), for one
+// instruction set.
+//
+//   result tile = A^T [ sum_d (G weight[d, k] G^T) * (B^T source tile[d] B) ] A + bias[k]
+//
+// n x n input pixels give m x m results (n = m + 2): n^2 multiply-adds per channel pair instead of 9 m^2, i.e. 4x (m =
+// 4) or 2.25x (m = 2) fewer, done as n^2 matrix products of tiles x depth by depth x width in the register tile of
+// conv2d_microkernel.h. Transforms are vectors over channels; the bias is added in the output transform, which stores
+// to the result. Each tile reads (n / m)^2 of its share of the source; the result is written once.
+// Threads: either the transformed weights are shared and a task is a block of tiles, whose transformed pixels stay in
+// the L2 cache; or, where the weights are the larger part, the transformed pixels are shared and a task is a block of
+// result channels, whose transformed weights stay in the L2 cache and never reach memory.
+// Sums are float; the order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
+#include "kernels/cpu/winograd_kernel.h"
+
+#include "kernels/cpu/conv2d_microkernel.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/winograd_tiles.h"
+#include "kernels/cpu/workspace.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+namespace {
+
+constexpr int kTaps = 3;
+constexpr int64_t kTaskBytes = 768 << 10;         // transformed pixels and products of a task
+constexpr int64_t kLeastTiles = 4 * kTilePixels;  // amortise reading the transformed weights
+constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
+constexpr int64_t kGrain = 1 << 18;
+
+D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
+
+template <int NV, int... I>
+D2L_INLINE TileFunction<float> product_of(int rows, std::integer_sequence<int, I...>) {
+  constexpr TileFunction<float> kProducts[] = {tile<float, 1, 1 + I, NV>...};
+  return kProducts[rows - 1];
+}
+
+// Rows x NV vectors of a matrix product.
+D2L_INLINE TileFunction<float> product(int64_t rows, bool two_vectors) {
+  constexpr auto kIndices = std::make_integer_sequence<int, kTilePixels>{};
+  return two_vectors ? product_of<2>(static_cast<int>(rows), kIndices)
+                     : product_of<1>(static_cast<int>(rows), kIndices);
+}
+
+template <int M>
+struct Driver {
+  static constexpr int kSize = M + kTaps - 1;
+  static constexpr int kPlanes = kSize * kSize;
+  using Inputs = InputTransform<kSize>;
+  using Taps = TapTransform<kSize, kTaps>;
+  using Outputs = OutputTransform<kSize, M>;
+
+  const Correlation<float>& problem;
+  PackedLayout<float> packing;  // of the weights, before they are transformed
+  Map<const float> source;
+  TileGrid grid;
+
+  explicit Driver(const Correlation<float>& p)
+      : problem(p),
+        packing{p.depth,
+                p.width,
+                tap_order(p.rows, p.transposed),
+                tap_order(p.columns, p.transposed),
+                p.weight_depth,
+                p.weight_width,
+                p.weight_row,
+                p.weight_column},
+        source{p.source, p.source_layout, p.rows.source, p.columns.source, p.depth, 0, p.depth},
+        grid{p.images,
+             ceil_div(p.rows.result, M),
+             ceil_div(p.columns.result, M),
+             M,
+             p.transposed ? p.rows.pad - (kTaps - 1) : -p.rows.pad,
+             p.transposed ? p.columns.pad - (kTaps - 1) : -p.columns.pad} {}
+
+  // Transformed pixels: [plane][tile][pixel_stride]. A tile's channels a multiple of 2 KB apart would compete for a few
+  // sets of the L1 cache.
+  int64_t pixel_stride() const {
+    const int64_t stride = ceil_div(problem.depth, kLanes<float>) * kLanes<float>;
+    return stride % 512 == 0 ? stride + kLineElements : stride;
+  }
+  int64_t pixel_plane(int64_t tiles) const { return plane_stride(tiles * pixel_stride()); }
+  // Transformed weights of a block: [plane][depth][width of the block]
+  int64_t weight_plane(int64_t block) const { return plane_stride(problem.depth * packing.block_width(block)); }
+  int64_t weight_block() const { return kPlanes * weight_plane(0); }
+  // Products: [plane][tile][width of a block]
+  static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
+
+  TransformedTiles pixels_at(float* data, int64_t tiles) const {
+    return {data, pixel_plane(tiles), kBlock, pixel_stride()};
+  }
+
+  int64_t tile_bytes() const { return bytes_of(kPlanes * (pixel_stride() + kBlock)); }
+
+  void transform_weights(int64_t block, float* scratch, float* to) const {
+    pack_block(packing, problem.weight, block, scratch);
+    const int64_t size = problem.depth * packing.block_width(block);
+    const float* taps[kTaps * kTaps];
+    for (int i = 0; i < kTaps * kTaps; ++i) taps[i] = scratch + i * size;
+    transform_tile<Taps>(taps, size, 0, {to, weight_plane(block), kBlock, size});
+  }
+
+  // Tiles [0, count) of `pixels` (planes pixel_plane apart) times the weights of a block.
+  void multiply(const float* pixels, int64_t pixel_plane, int64_t count, const float* weights, int64_t block,
+                float* products, int64_t product_plane) const {
+    alignas(64) static constexpr float kZeros[kBlock] = {};
+    const int64_t width = packing.block_width(block);
+    const int64_t pieces = ceil_div(count, kTilePixels);
+    TileArguments<float> t{};
+    t.source_pixel = pixel_stride();
+    t.taps_h = t.taps_w = 1;
+    t.depth = problem.depth;
+    t.bias = kZeros;
+    t.result_pixel = width;
+    t.last_lanes = kLanes<float>;
+    for (int64_t p = 0; p < kPlanes; ++p) {
+      t.weights = weights + p * weight_plane(block);
+      for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t first = i * count / pieces, end = (i + 1) * count / pieces;
+        t.source = pixels + p * pixel_plane + first * pixel_stride();
+        t.result = products + p * product_plane + first * width;
+        product(end - first, width > kLanes<float>)(t);
+      }
+    }
+  }
+
+  // A tile's products to rows x columns pixels of the result.
+  static void transform_products(const float* products, int64_t plane, const float* bias, int64_t channels, float* to,
+                                 int64_t row_stride, int64_t pixel_stride, int64_t rows, int64_t columns) {
+    for (int64_t lane = 0; lane < channels; lane += kLanes<float>) {
+      const Floats offset = load(bias + lane);
+      const int64_t rest = channels - lane;
+      const auto get = [&](int i, int j) D2L_INLINE_LAMBDA { return load(products + (i * kSize + j) * plane + lane); };
+      const auto put = [&](int i, int j, Floats value)
+                           D2L_INLINE_LAMBDA { store(to + i * row_stride + j * pixel_stride + lane, value + offset); };
+      const auto put_part = [&](int i, int j, Floats value) D2L_INLINE_LAMBDA {
+        if (i < rows && j < columns) {
+          store_partial(to + i * row_stride + j * pixel_stride + lane, value + offset, min(rest, kLanes<float>));
+        }
+      };
+      if (rows == M && columns == M && rest >= kLanes<float>) {
+        transform_2d<Outputs>(get, put);
+      } else {
+        transform_2d<Outputs>(get, put_part);
+      }
+    }
+  }
+
+  int64_t longest_run() const {
+    return problem.result_layout == Layout::nhwc ? grid.columns : clamp(64 / M, 1, grid.columns);
+  }
+
+  int64_t result_scratch() const { return problem.result_layout == Layout::nhwc ? 0 : M * longest_run() * M * kBlock; }
+
+  // Products of the tiles [begin, end) and one block of channels to the result.
+  void transform_results(const float* products, int64_t product_plane, int64_t begin, int64_t end, int64_t block,
+                         float* scratch) const {
+    const int64_t width = packing.block_width(block), first_channel = block * kBlock;
+    const int64_t channels = min(width, problem.width - first_channel);
+    float bias[kBlock] = {};
+    if (problem.bias != nullptr) {
+      for (int64_t k = 0; k < channels; ++k) bias[k] = problem.bias[first_channel + k];
+    }
+    const int64_t map_rows = problem.rows.result, map_columns = problem.columns.result;
+    const bool nhwc = problem.result_layout == Layout::nhwc;
+    for_each_tile_run(grid, begin, end, longest_run(), [&](const TileRun& run) {
+      const int64_t row = run.row * M, rows = min(M, map_rows - row);
+      const int64_t first_column = run.column * M;
+      float* image = problem.result + run.image * map_rows * map_columns * problem.width;
+      const int64_t pixel = nhwc ? problem.width : width;
+      const int64_t row_stride = nhwc ? map_columns * problem.width : run.count * M * width;
+      float* to = nhwc ? image + (row * map_columns + first_column) * problem.width + first_channel : scratch;
+      for (int64_t i = 0; i < run.count; ++i) {
+        transform_products(products + (run.tile - begin + i) * width, product_plane, bias, channels, to + i * M * pixel,
+                           row_stride, pixel, rows, min(M, map_columns - first_column - i * M));
+      }
+      if (nhwc) return;
+      const int64_t plane = map_rows * map_columns;
+      for (int64_t r = 0; r < rows; ++r) {
+        transpose(static_cast<const float*>(scratch) + r * row_stride, width,
+                  min(run.count * M, map_columns - first_column), channels,
+                  image + first_channel * plane + (row + r) * map_columns + first_column, plane);
+      }
+    });
+  }
+
+  // Tiles in a block, of which as many as a multiple of the threads make up all.
+  int64_t balanced(int64_t tiles, int64_t least) const {
+    const int64_t threads = max_threads(), all = grid.count();
+    const int64_t blocks = ceil_div(ceil_div(all, tiles), threads) * threads;
+    return clamp(ceil_div(all, blocks), min(least, tiles), tiles);
+  }
+
+  bool shares_pixels() const {
+    const int64_t pixels = bytes_of(kPlanes * pixel_plane(grid.count()));
+    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block());
+  }
+
+  void run() const {
+    if (shares_pixels()) {
+      run_blocks_of_channels();
+    } else {
+      run_blocks_of_tiles();
+    }
+  }
+
+  void run_blocks_of_tiles() const {
+    const int64_t blocks = packing.blocks(), all = grid.count();
+    float* weights = static_cast<float*>(workspace(Workspace::call, bytes_of(blocks * weight_block())));
+    parallel_for(0, blocks, max(1, kGrain / (kPlanes * problem.depth * kBlock)), [&](int64_t begin, int64_t end) {
+      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(packing.rows_per_block() * kBlock)));
+      for (int64_t block = begin; block < end; ++block)
+        transform_weights(block, taps, weights + block * weight_block());
+      trim_workspace(Workspace::task);
+    });
+    const int64_t most = max(kLeastTiles, kTaskBytes / tile_bytes() / kTilePixels * kTilePixels);
+    const int64_t tiles = balanced(min(most, all), kTilePixels);
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
+    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
+    const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
+    parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
+      float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
+      float* products = pixels + pixel_size;
+      float* rest = products + product_size;
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task * tiles, last = min(all, first + tiles);
+        transform_tiles<Inputs>(source, grid, first, last, rest, pixels_at(pixels, tiles), 0);
+        for (int64_t block = 0; block < blocks; ++block) {
+          multiply(pixels, pixel_plane(tiles), last - first, weights + block * weight_block(), block, products,
+                   product_plane(tiles));
+          transform_results(products, product_plane(tiles), first, last, block, rest);
+        }
+      }
+      trim_workspace(Workspace::task);
+    });
+    trim_workspace(Workspace::call);
+  }
+
+  void run_blocks_of_channels() const {
+    const int64_t blocks = packing.blocks(), all = grid.count();
+    float* pixels = static_cast<float*>(workspace(Workspace::call, bytes_of(kPlanes * pixel_plane(all))));
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
+    parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), [&](int64_t begin, int64_t end) {
+      float* rest = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch)));
+      transform_tiles<Inputs>(source, grid, begin, end, rest, pixels_at(pixels, all), begin);
+      trim_workspace(Workspace::task);
+    });
+    const int64_t most = max(kLeastTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
+    const int64_t tiles = min(most, all);
+    const int64_t tile_blocks = ceil_div(all, tiles);
+    const int64_t parts = clamp(ceil_div(max_threads(), blocks), 1, tile_blocks);
+    const int64_t taps_size = strip_elements<float>(packing.rows_per_block() * kBlock);
+    const int64_t product_size = kPlanes * product_plane(tiles);
+    parallel_for(0, blocks * parts, 1, [&](int64_t begin, int64_t end) {
+      float* taps = static_cast<float*>(
+          workspace(Workspace::task, bytes_of(taps_size + weight_block() + product_size + scratch)));
+      float* weights = taps + taps_size;
+      float* products = weights + weight_block();
+      float* rest = products + product_size;
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t block = task / parts, part = task % parts;
+        transform_weights(block, taps, weights);
+        for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
+          const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
+          multiply(pixels + first * pixel_stride(), pixel_plane(all), last - first, weights, block, products,
+                   product_plane(tiles));
+          transform_results(products, product_plane(tiles), first, last, block, rest);
+        }
+      }
+      trim_workspace(Workspace::task);
+    });
+    trim_workspace(Workspace::call);
+  }
+};
+
+}  // namespace
+
+void winograd_correlate(const Correlation<float>& problem, int tile) {
+  if (tile == 4) {
+    Driver<4>(problem).run();
+  } else {
+    Driver<2>(problem).run();
+  }
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

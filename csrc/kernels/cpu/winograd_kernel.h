@@ -1,0 +1,17 @@
+// What the launchers of conv2d.h hand to the Winograd kernels: 3x3 taps, stride 1, dilation 1, one group, any padding.
+#pragma once
+
+#include "kernels/cpu/conv2d_kernel.h"
+
+namespace d2l::cpu {
+
+// `tile` is the size of a tile of the result (for the weight gradient: of grad_output): 4 or 2.
+#define D2L_WINOGRAD_KERNELS(capability)                                         \
+  namespace capability {                                                         \
+  void winograd_correlate(const Correlation<float>& problem, int tile);          \
+  void winograd_weight_gradient(const WeightGradient<float>& problem, int tile); \
+  }
+D2L_FOR_EACH_CAPABILITY(D2L_WINOGRAD_KERNELS)
+#undef D2L_WINOGRAD_KERNELS
+
+}  // namespace d2l::cpu

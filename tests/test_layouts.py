@@ -1,0 +1,84 @@
+"""Memory formats: an output is channels_last if an input is, as in torch; views give what their copies give."""
+
+import itertools
+
+import pytest
+import torch
+from cases import DTYPES, over
+from specs import BY_NAME, FUNCTIONAL
+
+from d2lkernels.testing import LAYOUTS, Sample, call, converted, gradients, strides_that_matter
+
+
+def _laid_out(sample: Sample, layouts) -> Sample:
+    inputs = [
+        type(one)(one.size, layout) if one is not None else None
+        for one, layout in zip(sample.tensors, layouts, strict=True)
+    ]
+    return Sample(sample.name, tuple(inputs), sample.arguments)
+
+
+CONV = next(one for one in BY_NAME["conv2d"].samples if one.name == "layouts.strided")
+POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
+ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
+CASES = {
+    "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
+    **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
+    **{
+        name: [_laid_out(ADAPTIVE, (layout,)) for layout in LAYOUTS]
+        for name in ("adaptive_max_pool2d", "adaptive_avg_pool2d")
+    },
+}
+
+
+def _parameters(dtypes):
+    """One test for all layouts of an op: what is compared are layouts with each other."""
+    return over(specs=FUNCTIONAL, dtypes=dtypes)
+
+
+@_parameters(DTYPES[:2])
+def test_strides_of_outputs_and_gradients(spec, device, dtype):
+    for sample in CASES[spec.name]:
+        tensors = sample.make(dtype, device.type)
+        output = call(spec.function, tensors, sample.arguments)[0]
+        channels_last = any(one is not None and _is_channels_last(one) for one in tensors)
+        assert _is_channels_last(output) == channels_last, [one.layout for one in sample.tensors]
+        if dtype == torch.float32:
+            native = call(spec.native, tensors, sample.arguments)[0]
+            assert strides_that_matter(output) == strides_that_matter(native)
+        places = list(range(len(tensors)))
+        for gradient in gradients(spec.function, tensors, sample.arguments, torch.ones_like(output), places):
+            if gradient.dim() == 4:
+                assert _is_channels_last(gradient) == channels_last
+
+
+def _is_channels_last(tensor) -> bool:
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+@_parameters(DTYPES[:2])
+def test_views_give_what_copies_give(spec, device, dtype):
+    """Up to the order of summation, which a memory format may change."""
+    for sample in CASES[spec.name]:
+        tensors = sample.make(dtype, device.type)
+        copies = converted(tensors, torch.Tensor.contiguous)
+        outputs, expected = (call(spec.function, given, sample.arguments) for given in (tensors, copies))
+        torch.testing.assert_close(outputs, expected, check_stride=False)
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3, 5])
+@_parameters(DTYPES)
+def test_unaligned_addresses(spec, device, dtype, offset):
+    """Kernels must not assume the alignment that an allocation happens to have."""
+    sample = CASES[spec.name][0]
+    tensors = sample.make(dtype, device.type)
+
+    def shifted(tensor):
+        buffer = torch.full((tensor.numel() + 2 * offset,), float("nan"), dtype=dtype, device=device.type)
+        view = buffer[offset : offset + tensor.numel()].view(tensor.shape)
+        return view.copy_(tensor)
+
+    expected = call(spec.function, tensors, sample.arguments)
+    actual = call(spec.function, converted(tensors, shifted), sample.arguments)
+    for mine, theirs in zip(actual, expected, strict=True):
+        assert torch.equal(mine, theirs)
