@@ -1,14 +1,19 @@
 // The Python module d2lkernels._C. Loading it registers the ops (registration.cpp); no op goes through it. It tells
 // what only the compiled library knows and holds the run-time switches.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <string>
 
 #include "common/device.h"
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/conv2d_algorithm.h"
 
 namespace py = pybind11;
 using d2l::cpu::Capability;
+using d2l::cpu::Conv2dAlgorithm;
+using d2l::cpu::Conv2dPass;
 
 namespace {
 
@@ -35,12 +40,39 @@ void set_capability(const std::string& name) {
                         "'");
 }
 
+void set_conv_algorithm(const std::string& name) {
+  for (const auto algorithm : {Conv2dAlgorithm::automatic, Conv2dAlgorithm::direct, Conv2dAlgorithm::winograd}) {
+    if (name == d2l::cpu::name_of(algorithm)) {
+      d2l::cpu::set_conv2d_algorithm(algorithm);
+      return;
+    }
+  }
+  throw py::value_error("set_conv_algorithm(): expected name to be one of auto, direct, winograd, but got '" + name +
+                        "'");
+}
+
+// What forward, input gradient and weight gradient get; pairs are (height, width), padding is (top, left).
+std::array<const char*, 3> conv2d_algorithms(const std::array<int64_t, 4>& input, const std::array<int64_t, 4>& weight,
+                                             const std::array<int64_t, 2>& output, const std::array<int64_t, 2>& stride,
+                                             const std::array<int64_t, 2>& padding,
+                                             const std::array<int64_t, 2>& dilation, int64_t groups) {
+  const d2l::Conv2dShape shape{input[0],   input[1],    input[2],    input[3],  weight[0], weight[2],
+                               weight[3],  output[0],   output[1],   stride[0], stride[1], padding[0],
+                               padding[1], dilation[0], dilation[1], groups};
+  return {d2l::cpu::describe_algorithm(shape, Conv2dPass::forward),
+          d2l::cpu::describe_algorithm(shape, Conv2dPass::input_grad),
+          d2l::cpu::describe_algorithm(shape, Conv2dPass::weight_grad)};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.def("cpu_capability", [] { return d2l::cpu::name_of(d2l::cpu::capability()); });
   m.def("supported_cpu_capabilities", &supported_capabilities);
   m.def("set_cpu_capability", &set_capability);
+  m.def("conv_algorithm", [] { return d2l::cpu::name_of(d2l::cpu::conv2d_algorithm()); });
+  m.def("set_conv_algorithm", &set_conv_algorithm);
+  m.def("conv2d_algorithms", &conv2d_algorithms);
   m.attr("built_with_cuda") = d2l::kBuiltWithCuda;
 #if defined(D2L_EMULATED_LIBRARY)
   m.attr("emulates_cuda") = true;

@@ -36,4 +36,16 @@ TORCH_LIBRARY(d2lkernels, m) {
       "int[2] padding, bool ceil_mode, bool count_include_pad, int? divisor_override) -> Tensor");
   m.def("adaptive_avg_pool2d(Tensor input, int[2] output_size) -> Tensor");
   m.def("adaptive_avg_pool2d_input_grad(Tensor grad_output, SymInt[4] input_size) -> Tensor");
+
+  m.def(
+      "batch_norm_train(Tensor input, Tensor? weight, Tensor? bias, float eps) "
+      "-> (Tensor output, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_infer(Tensor input, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+  m.def(
+      "batch_norm_train_grad(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor var, float eps) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
+  m.def(
+      "batch_norm_weight_grad(Tensor grad_output, Tensor input, Tensor mean, Tensor var, float eps) "
+      "-> (Tensor grad_weight, Tensor grad_bias)");
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -27,6 +29,76 @@ def set_cpu_capability(name: str) -> None:
         ValueError: for a name that is unknown, or that this build or machine does not have.
     """
     _C.set_cpu_capability(name)
+
+
+def conv_algorithm() -> str:
+    """How the CPU kernels compute convolutions: "auto", "direct" or "winograd" (see :func:`set_conv_algorithm`)."""
+    return _C.conv_algorithm()
+
+
+def set_conv_algorithm(name: str) -> None:
+    """Chooses how the CPU kernels compute convolutions, as the environment variable D2LKERNELS_CONV_ALGORITHM does.
+
+    - ``"direct"`` is the strict switch: the sums of the definition, as accurate as torch's (relative L2 error against
+      float64 1e-7 to 4e-7).
+    - ``"winograd"`` saves up to three quarters of the multiplications of float32 convolutions with 3x3 kernels,
+      stride 1, dilation 1 and one group (16-bit types are computed in float32). Its relative L2 error for normally
+      distributed inputs of up to 512 channels is below 2.5e-6 with tiles of 4x4, and below 8e-7 with tiles of 2x2; an
+      infinity or a NaN spreads to the tiles it touches. All other convolutions are computed directly.
+    - ``"auto"``, the default, uses Winograd where it is possible and faster. float64 is always computed directly.
+
+    The choice holds for the whole process, CPU only. :func:`conv2d_algorithm` tells what a convolution gets.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    _C.set_conv_algorithm(name)
+
+
+@contextmanager
+def use_conv_algorithm(name: str) -> Iterator[None]:
+    """Sets :func:`set_conv_algorithm` for the body of a ``with`` statement (for all threads of the process)."""
+    before = conv_algorithm()
+    set_conv_algorithm(name)
+    try:
+        yield
+    finally:
+        set_conv_algorithm(before)
+
+
+def conv2d_algorithm(
+    input_size: Sequence[int],
+    weight_size: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> dict[str, str]:
+    """What a float32 :func:`d2lkernels.ops.conv2d` of these sizes gets on the CPU.
+
+    Returns:
+        For each of "forward", "input_grad" and "weight_grad" one of "direct", "winograd F(4x4,3x3)",
+        "winograd F(2x2,3x3)", "winograd F(3x3,4x4)" and "winograd F(3x3,2x2)".
+
+    Raises:
+        ValueError: sizes that do not fit, as in :func:`d2lkernels.ops.conv2d`.
+
+    Example::
+
+        >>> conv2d_algorithm((16, 64, 56, 56), (64, 64, 3, 3), stride=2, padding=1)["forward"]
+        'direct'
+    """
+    from .ops._arguments import pair
+    from .ops.conv2d import _four_pads
+
+    input, weight = torch.empty(input_size, device="meta"), torch.empty(weight_size, device="meta")
+    strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    pads = _four_pads(padding, weight, strides, dilations)
+    output = torch.ops.d2lkernels.conv2d(input, weight, None, strides, pads, dilations, groups)
+    names = _C.conv2d_algorithms(
+        input.shape, weight.shape, output.shape[2:], strides, (pads[0], pads[2]), dilations, groups
+    )
+    return dict(zip(("forward", "input_grad", "weight_grad"), names, strict=True))
 
 
 def is_cuda_built() -> bool:
@@ -53,6 +125,7 @@ def info() -> dict[str, str]:
         "built against torch": _build_info.TORCH_VERSION,
         "compiler": _build_info.COMPILER,
         "CPU instruction set": f"{cpu_capability()} (supported here: {', '.join(supported_cpu_capabilities())})",
+        "CPU convolutions": conv_algorithm(),
         "CUDA kernels": _cuda_text(),
         "devices": ", ".join(devices),
     }

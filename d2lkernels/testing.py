@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,7 +110,8 @@ class OpSpec:
         errors: calls that must fail.
         strategy: a hypothesis strategy of samples.
         is_linear: linear in each tensor (else it selects some of its inputs): see :func:`magnitude`.
-        uses_float32_precision: whether torch.backends.cudnn.conv.fp32_precision applies on CUDA devices.
+        uses_float32_precision: whether TF32 (CUDA, torch.backends.cudnn.conv.fp32_precision) or Winograd (CPU,
+            config.set_conv_algorithm) may apply.
     """
 
     name: str
@@ -138,7 +139,8 @@ class Device:
         name: as it stands in the ids of the tests.
         type: the torch device type of the tensors.
         capability: the instruction set of the CPU kernels.
-        precision: "ieee" or "tf32", of float32 convolutions in CUDA kernels.
+        precision: how float32 convolutions are computed: "ieee", by CUDA kernels also "tf32", by CPU kernels also
+            "winograd" where it is possible.
     """
 
     name: str
@@ -154,19 +156,24 @@ class Device:
     def runs_cuda_kernels(self) -> bool:
         return self.name.startswith("cuda")
 
-    def with_tf32(self) -> Device:
-        return dataclasses.replace(self, name=f"{self.name}-tf32", precision="tf32")
+    def with_fast_convolution(self) -> Device:
+        """The same with the fast but less precise way to compute float32 convolutions."""
+        precision = "tf32" if self.runs_cuda_kernels else "winograd"
+        return dataclasses.replace(self, name=f"{self.name}-{precision}", precision=precision)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Sets this configuration for the scope."""
-        conv = torch.backends.cudnn.conv
+        cudnn: Any = torch.backends.cudnn  # its submodules are no modules, to mypy
+        conv = cudnn.conv
         before, precision = config.cpu_capability(), conv.fp32_precision
+        winograd = self.precision == "winograd"
         try:
             if self.capability is not None:
                 config.set_cpu_capability(self.capability)
-            conv.fp32_precision = self.precision
-            yield
+            conv.fp32_precision = "ieee" if winograd else self.precision
+            with config.use_conv_algorithm("winograd" if winograd else "direct"):
+                yield
         finally:
             config.set_cpu_capability(before)
             conv.fp32_precision = precision
@@ -200,28 +207,30 @@ def gradients(
     tensors: Sequence[Tensor | None],
     arguments: Mapping[str, Any],
     grad_output: Tensor,
-    wanted: Sequence[int],
+    wanted: Collection[int],
 ) -> tuple[Tensor, ...]:
-    """The gradients of the first output for the tensors at the places `wanted`."""
+    """The gradients of the first output for the tensors at the places `wanted`, in the order of the tensors."""
     leaves = [
         None if tensor is None else tensor.detach().requires_grad_(place in wanted)
         for place, tensor in enumerate(tensors)
     ]
     output = call(function, leaves, arguments)[0]
-    return torch.autograd.grad(output, [leaves[place] for place in wanted], grad_output)
+    inputs = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+    return torch.autograd.grad(output, inputs, grad_output)
 
 
 @contextlib.contextmanager
 def poisoned_memory() -> Iterator[None]:
     """Fills what torch.empty allocates with NaN (integers: the largest), so that a place never written is noticed."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    deterministic.fill_uninitialized_memory = True
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        deterministic.fill_uninitialized_memory = before[1]
 
 
 # ---- tolerances ------------------------------------------------------------------------------------------------------
@@ -230,6 +239,10 @@ def poisoned_memory() -> Iterator[None]:
 FLOOR = 4.0
 # TF32 keeps 11 significant bits; both factors of each product are rounded to nearest.
 TF32_ERROR = 2.0**-10
+# Winograd: relative L2 error for normally distributed inputs, and the largest error of an element as a multiple of the
+# root mean square of that.
+WINOGRAD_ERROR = 2.5e-6
+WINOGRAD_OUTLIER = 16.0
 
 
 def magnitude(function: Callable, spec: OpSpec, tensors: Sequence[Tensor | None], arguments: Mapping) -> Tensor:
@@ -244,7 +257,8 @@ def error_bound(expected: Tensor, native: Tensor, magnitude: Tensor, precision: 
     """How far a result of native's dtype may be from the float64 value `expected`.
 
     Twice the largest error of native torch, plus one rounding of the result, FLOOR roundings of the compute dtype
-    (float32 for 16-bit types) in units of the magnitude and, with TF32, TF32_ERROR in units of the magnitude.
+    (float32 for 16-bit types) in units of the magnitude. TF32 adds TF32_ERROR in units of the magnitude; Winograd,
+    whose errors are spread over a tile, WINOGRAD_OUTLIER times WINOGRAD_ERROR in units of the root mean square.
     """
     limits = torch.finfo(native.dtype)
     compute = torch.finfo(torch.promote_types(native.dtype, torch.float32))
@@ -253,6 +267,8 @@ def error_bound(expected: Tensor, native: Tensor, magnitude: Tensor, precision: 
     bound = limits.eps * expected.abs() + FLOOR * compute.eps * magnitude + limits.smallest_normal
     if precision == "tf32" and native.dtype == torch.float32:
         bound = bound + TF32_ERROR * magnitude
+    if precision == "winograd" and native.dtype != torch.float64 and finite.any():
+        bound = bound + WINOGRAD_OUTLIER * WINOGRAD_ERROR * expected[finite].square().mean().sqrt()
     return bound + 2 * (native_error.max() if native_error.numel() else 0.0)
 
 

@@ -42,8 +42,8 @@ def over(
             for dtype in dtypes or (None,):
                 if dtype is not None and dtype not in spec.dtypes:
                     continue
-                for variant in _precisions(spec, device, dtype):
-                    for sample in samples(spec) if samples else (None,):
+                for sample in samples(spec) if samples else (None,):
+                    for variant in _precisions(spec, device, dtype, sample):
                         values = [value for value in (spec, variant, dtype, sample) if value is not None]
                         parts = [spec.name, variant.name, dtype and dtype_name(dtype), sample and sample.name]
                         found.append(
@@ -52,10 +52,20 @@ def over(
     return pytest.mark.parametrize(names, found)
 
 
-def _precisions(spec: OpSpec, device: Device, dtype: torch.dtype | None) -> list[Device]:
-    if dtype == torch.float32 and spec.uses_float32_precision and device.runs_cuda_kernels:
-        return [device, device.with_tf32()]
+def _precisions(spec: OpSpec, device: Device, dtype: torch.dtype | None, sample: Sample | None) -> list[Device]:
+    if dtype != torch.float32 or not spec.uses_float32_precision:
+        return [device]
+    if device.runs_cuda_kernels or sample is None or _may_run_winograd(sample):
+        return [device, device.with_fast_convolution()]
     return [device]
+
+
+def _may_run_winograd(sample: Sample) -> bool:
+    weight_size = sample.arguments.get("weight_size") or sample.tensors[1].size
+    if tuple(weight_size[2:]) != (3, 3):
+        return False
+    options = (sample.arguments.get(name, 1) for name in ("stride", "dilation", "groups"))
+    return all(option in (1, (1, 1)) for option in options)
 
 
 def _marks(device: Device, sample: Sample | None) -> list:

@@ -126,9 +126,7 @@ def _maxima(input, rows, columns, return_indices):
     return (output, indices) if return_indices else output
 
 
-def max_pool2d(
-    input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
-):
+def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     kernel, pad, step = _pair(kernel_size), _pair(padding), _pair(dilation)
     stride = kernel if stride is None else _pair(stride)
     axes = [
@@ -178,4 +176,21 @@ def adaptive_avg_pool2d(input, output_size):
     for p, row in enumerate(rows):
         for q, column in enumerate(columns):
             output[..., p, q] = input[..., row[0] : row[-1] + 1, column[0] : column[-1] + 1].mean((-2, -1))
+    return output
+
+
+# ---- normalisation ---------------------------------------------------------------------------------------------------
+
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    output = torch.empty_like(input)
+    for c in range(input.shape[1] if input.numel() > 0 else 0):
+        values = input[:, c]
+        mean = values.sum() / values.numel() if training else running_mean[c]
+        var = (values - mean).square().sum() / values.numel() if training else running_var[c]
+        output[:, c] = (values - mean) / (var + eps).sqrt()
+        if weight is not None:
+            output[:, c] *= weight[c]
+        if bias is not None:
+            output[:, c] += bias[c]
     return output

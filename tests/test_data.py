@@ -69,8 +69,8 @@ GOOD = idx_bytes(torch.arange(12).reshape(3, 4))
         ("x", struct.pack(">HBBII", 0, 8, 2, 0, 4), "at least one element, but got the size .0, 4."),
         ("x", struct.pack(">HBBII", 0, 8, 2, 2**32 - 1, 2**32 - 1), "is truncated"),
         ("x.gz", GOOD, "intact gzip file, but got a damaged one"),
-        ("x.gz", gzip.compress(GOOD)[:-9], "whole gzip file, but got a truncated one"),
-        ("x.gz", gzip.compress(GOOD)[:-8] + bytes(8), "intact gzip file, but got a damaged one"),
+        ("x.gz", gzip.compress(GOOD, mtime=0)[:-9], "whole gzip file, but got a truncated one"),
+        ("x.gz", gzip.compress(GOOD, mtime=0)[:-8] + bytes(8), "intact gzip file, but got a damaged one"),
     ],
 )
 def test_read_idx_names_what_is_wrong(tmp_path, name, content, message):
@@ -115,7 +115,7 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path):
 
 
 def labels(*values: int) -> bytes:
-    return gzip.compress(idx_bytes(torch.tensor(values)))
+    return gzip.compress(idx_bytes(torch.tensor(values)), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def labels(*values: int) -> bytes:
         ({NAMES[3]: contents()[NAMES[2]]}, r"t10k-labels-idx1-ubyte\.gz to be an IDX file that starts with 00000801"),
         ({NAMES[3]: labels(1, 2)}, "as many labels as images, but got 2 labels and 4 images"),
         ({NAMES[3]: labels(1, 2, 3, 10)}, "labels from 0 to 9, but got 10"),
-        ({NAMES[0]: gzip.compress(idx_bytes(torch.zeros(6, 8, 9).long()))}, "images of 28 x 28, but got 8 x 9"),
+        ({NAMES[0]: gzip.compress(idx_bytes(torch.zeros(6, 8, 9).long()), mtime=0)}, "images of 28 x 28, but got 8 x 9"),
     ],
 )
 def test_a_given_folder_with_bad_files_is_refused(tmp_path, changes, message):

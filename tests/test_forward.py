@@ -10,7 +10,7 @@ from specs import BY_NAME, FUNCTIONAL
 from d2lkernels.testing import assert_accurate, call, converted, magnitude, poisoned_memory, strides_that_matter
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _expected(name, sample_name, dtype):
     """Reference, native result and magnitude: the same for every instruction set."""
     spec = BY_NAME[name]
@@ -92,6 +92,18 @@ def test_indices_of_equal_values(spec, device, sample, value):
     expected, expected_indices = spec.native(input, **arguments)
     torch.testing.assert_close(output, expected, equal_nan=True, rtol=0, atol=0)
     assert torch.equal(indices, expected_indices)
+
+
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+def test_windows_beside_the_map(device, format):
+    """Dilated windows with all taps in the padding: minus infinity, and nothing to give a gradient to. (Torch's own
+    backward writes out of bounds here.)"""
+    input = torch.randn(2, 3, 2, 25, device=device.type).contiguous(memory_format=format).requires_grad_()
+    output = BY_NAME["max_pool2d"].function(input, (2, 5), stride=(3, 5), padding=(1, 0), dilation=3)
+    assert output.shape == (2, 3, 1, 3) and output.isneginf().all()
+    output.backward(torch.ones_like(output))
+    assert torch.equal(input.grad, torch.zeros_like(input))
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)

@@ -35,7 +35,7 @@ def _scales(spec, tensors, arguments, grad_output, places):
     return [one.abs() for one in gradients(spec.native, positive, arguments, grad_output.abs(), places)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _expected(name, sample_name, dtype):
     """The gradients for all tensors, in float64 and by native torch, and their scales."""
     spec = BY_NAME[name]
@@ -138,7 +138,7 @@ def test_pools_keep_offsets_only_for_a_backward_pass():
         assert calls.names == [name]
 
 
-# ---- gradcheck: the emulator runs the same derivatives in the tests above -----------------------------------------------
+# ---- gradcheck: the emulator runs the same derivatives in the tests above ------------------------------------------
 
 
 def _leaves(sample, device):
@@ -194,5 +194,5 @@ def test_double_backward(spec, device, dtype, sample):
     exact = converted(tensors, lambda tensor: tensor.cpu().double())
     expected = penalty(spec.native, exact)
     for mine, exactly in zip(actual, expected, strict=True):
-        tolerance = (2e-2 if device.precision == "tf32" else 1e-5 if dtype == torch.float32 else 1e-12)
+        tolerance = 2e-2 if device.precision == "tf32" else 1e-5 if dtype == torch.float32 else 1e-12
         torch.testing.assert_close(mine.cpu().double(), exactly, rtol=tolerance, atol=tolerance * exactly.abs().max())

@@ -20,8 +20,10 @@ def _laid_out(sample: Sample, layouts) -> Sample:
 
 CONV = next(one for one in BY_NAME["conv2d"].samples if one.name == "layouts.strided")
 POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
+NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts.strided")
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
 CASES = {
+    "batch_norm": [_laid_out(NORM, (layout, *[None] * 2, *["contiguous"] * 2)) for layout in LAYOUTS],
     "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 from cases import over
-from hypothesis import HealthCheck, Verbosity, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from specs import SPECS
 
@@ -16,18 +16,22 @@ from d2lkernels.testing import assert_accurate, call, converted, gradients, magn
 
 EXAMPLES = int(os.environ.get("D2LKERNELS_EXAMPLES", "30"))
 EMULATED_EXAMPLES = int(os.environ.get("D2LKERNELS_EXAMPLES", "8"))
+AWKWARD = (0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"))
 
 
-@over(dtypes=(torch.float32, torch.float64, torch.bfloat16), specs=SPECS)
-def test_drawn(spec, device, dtype):
-    @settings(
-        max_examples=EMULATED_EXAMPLES if device.is_emulated else EXAMPLES,
+def _drawn(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.normal,
     )
+
+
+@over(dtypes=(torch.float32, torch.float64, torch.bfloat16), specs=SPECS)
+def test_drawn(spec, device, dtype):
+    @_drawn(EMULATED_EXAMPLES if device.is_emulated else EXAMPLES)
     @given(sample=spec.strategy)
     def compare(sample):
         tensors = sample.make(dtype, "cpu")
@@ -63,12 +67,12 @@ def _compare_gradients(spec, device, dtype, sample, exact, tensors):
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.is_linear], ids=lambda spec: spec.name)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@_drawn(EXAMPLES)
 @given(data=st.data())
 def test_maxima_of_any_values(spec, data):
     """Ties, NaN and infinities in any arrangement: values and indices as torch has them."""
     sample = data.draw(spec.strategy)
-    values = data.draw(st.lists(st.sampled_from((0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"))), min_size=1))
+    values = data.draw(st.lists(st.sampled_from(AWKWARD), min_size=1))
     size = sample.tensors[0].size
     numel = torch.Size(size).numel()
     input = torch.tensor(values).repeat(numel // len(values) + 1)[:numel].view(size)

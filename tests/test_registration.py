@@ -50,20 +50,25 @@ def test_meta_strides(spec, name):
     op = getattr(torch.ops.d2lkernels, name).default
     for arguments in spec.dispatcher_ops[name]("cpu"):
         for format in (torch.contiguous_format, torch.channels_last):
-            formatted = [
-                one.detach().contiguous(memory_format=format) if isinstance(one, torch.Tensor) and one.dim() == 4 else one
-                for one in arguments
-            ]
-            meta = [one.to("meta") if isinstance(one, torch.Tensor) else one for one in formatted]
+            formatted = _each_tensor(arguments, lambda one, format=format: _formatted(one.detach(), format))
+            meta = _each_tensor(formatted, lambda one: one.to("meta"))
             ours, theirs = (out if isinstance(out, tuple) else (out,) for out in (op(*formatted), op(*meta)))
             for real, fake in zip(ours, theirs, strict=True):
                 assert fake.device.type == "meta"
                 assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)
 
 
+def _each_tensor(arguments, function):
+    return [function(one) if isinstance(one, torch.Tensor) else one for one in arguments]
+
+
+def _formatted(tensor, format):
+    return tensor.contiguous(memory_format=format) if tensor.dim() == 4 else tensor
+
+
 def test_tangents_around_the_wrappers_are_refused():
     """An op called directly must not drop a tangent silently."""
     with torch.autograd.forward_ad.dual_level():
         input = torch.autograd.forward_ad.make_dual(torch.randn(1, 1, 2, 2), torch.randn(1, 1, 2, 2))
-        with pytest.raises(NotImplementedError, match="call d2lkernels.ops instead"):
+        with pytest.raises(NotImplementedError, match=r"call d2lkernels\.ops instead"):
             torch.ops.d2lkernels.adaptive_avg_pool2d(input, [1, 1])

@@ -30,7 +30,7 @@ from d2lkernels.training import (
     write_csv,
 )
 from d2lkernels.training.random_state import RandomState
-from d2lkernels.training.session import epochs_between_lines, prepare_folder
+from d2lkernels.training.session import prepare_folder
 from d2lkernels.training.timer import SpanTimer
 
 CONFIG = TrainConfig("lenet", batch_size=32, lr=0.003, epochs=4, optimizer="adam")
@@ -441,10 +441,6 @@ def test_an_output_folder_that_cannot_be_written_is_found_at_once(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
         with pytest.raises(TrainingError, match=r"to be writable, but got: .* Choose another with --out"):
             prepare_folder(folder)
-
-
-def test_lines_are_one_an_epoch_until_there_are_many():
-    assert [epochs_between_lines(epochs) for epochs in (1, 10, 20, 80, 400)] == [1, 1, 1, 4, 20]
 
 
 # History

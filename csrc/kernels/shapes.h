@@ -72,4 +72,13 @@ struct Pool2dShape {
   }
 };
 
+// Batch normalisation: output[n,c,i] = (input[n,c,i] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c], where i runs
+// over the pixels of a map of any rank. In training, mean and var (the mean squared deviation) are those of the values
+// of the channel: of all images and pixels.
+struct BatchNormShape {
+  int64_t N, C, pixels;
+
+  D2L_HOST_DEVICE int64_t values() const { return N * pixels; }
+};
+
 }  // namespace d2l

@@ -28,19 +28,19 @@ def alexnet(
     """Five convolutions and three linear layers.
 
     Shapes: (N, in_channels, 224, 224) to (N, 96, 26, 26), (N, 256, 12, 12), (N, 256, 5, 5) and (N, num_classes).
-    `image_size` is at least 67.
+    `image_size` is at least 65.
 
     Example:
         >>> from d2lkernels import models
-        >>> model = models.build("alexnet", image_size=67, num_hiddens=64)
-        >>> model(torch.zeros(2, 1, 67, 67)).shape
+        >>> model = models.build("alexnet", image_size=65, num_hiddens=64)
+        >>> model(torch.zeros(2, 1, 65, 65)).shape
         torch.Size([2, 10])
     """
     check_positive(
         "alexnet", num_classes=num_classes, in_channels=in_channels, image_size=image_size, num_hiddens=num_hiddens
     )
     if _map_size(image_size) < 1:
-        raise ValueError(f"models.build('alexnet'): expected image_size to be at least 67, but got {image_size}")
+        raise ValueError(f"models.build('alexnet'): expected image_size to be at least 65, but got {image_size}")
     return nn.Sequential(
         nn.Conv2d(in_channels, 96, kernel_size=11, stride=4, padding=1),
         nn.ReLU(),

@@ -117,6 +117,6 @@ GOOGLENET = register(
         image_size=96,
         parameters=5_977_530,
         defaults=Settings(batch_size=128, lr=0.1, epochs=10),
-        sample_defaults=Settings(batch_size=20, lr=0.0005, epochs=10, optimizer="adam"),
+        sample_defaults=Settings(batch_size=20, lr=0.0005, epochs=12, optimizer="adam"),
     )
 )

@@ -86,7 +86,7 @@ MLP_DROPOUT = register(
         image_size=28,
         parameters=269_322,
         defaults=Settings(batch_size=256, lr=0.5, epochs=10),
-        sample_defaults=Settings(batch_size=20, lr=0.1, epochs=50),
+        sample_defaults=Settings(batch_size=20, lr=0.001, epochs=30, optimizer="adam"),
         initialize=normal_,
     )
 )

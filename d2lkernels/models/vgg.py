@@ -111,6 +111,6 @@ for _name, _parameters in (("vgg11", 43_093_322), ("vgg13", 43_104_890), ("vgg16
             image_size=224,
             parameters=_parameters,
             defaults=Settings(batch_size=128, lr=0.05, epochs=10),
-            sample_defaults=Settings(batch_size=20, lr=0.0003, epochs=5, optimizer="adam"),
+            sample_defaults=Settings(batch_size=20, lr=0.0003, epochs=6, optimizer="adam"),
         )
     )

@@ -8,14 +8,25 @@ from torch.nn.functional import pad
 
 from .. import ops
 
-__all__ = ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "Conv2d", "LazyConv2d", "MaxPool2d"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyConv2d",
+    "MaxPool2d",
+]
 
 
 class Conv2d(torch.nn.Conv2d):
     """Same as :class:`torch.nn.Conv2d`, computed by :func:`d2lkernels.ops.conv2d`."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
+        padding: str | int | tuple[int, ...] = self.padding
         if self.padding_mode != "zeros":
             input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
@@ -64,3 +75,57 @@ class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+def _batch_norm(layer: torch.nn.modules.batchnorm._BatchNorm, input: Tensor) -> Tensor:
+    """The forward pass of every rank's layer."""
+    layer._check_input_dim(input)
+    tracks = layer.training and layer.track_running_stats
+    momentum = layer.momentum
+    if tracks and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(layer.num_batches_tracked)
+    return ops.batch_norm(
+        input,
+        # In training, statistics that are not tracked are left alone.
+        layer.running_mean if tracks or not layer.training else None,
+        layer.running_var if tracks or not layer.training else None,
+        layer.weight,
+        layer.bias,
+        layer.training or (layer.running_mean is None and layer.running_var is None),
+        0.0 if momentum is None else momentum,
+        layer.eps,
+    )
+
+
+class BatchNorm1d(torch.nn.BatchNorm1d):
+    """Same as :class:`torch.nn.BatchNorm1d`, computed by :func:`d2lkernels.ops.batch_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class BatchNorm2d(torch.nn.BatchNorm2d):
+    """Same as :class:`torch.nn.BatchNorm2d`, computed by :func:`d2lkernels.ops.batch_norm`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class LazyBatchNorm1d(torch.nn.LazyBatchNorm1d):
+    """Same as :class:`torch.nn.LazyBatchNorm1d`; becomes a :class:`BatchNorm1d` of ours with its first input."""
+
+    cls_to_become = BatchNorm1d
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d):
+    """Same as :class:`torch.nn.LazyBatchNorm2d`; becomes a :class:`BatchNorm2d` of ours with its first input."""
+
+    cls_to_become = BatchNorm2d
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)

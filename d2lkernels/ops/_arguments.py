@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +20,7 @@ def check_map_rank(op: str, input: Tensor) -> None:
         )
 
 
-def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
+def pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """``value`` for both axes, or one value each for height and width."""
     if isinstance(value, int):
         return value, value

@@ -1,6 +1,6 @@
 """vmap rules: each op handles a batch of problems in one call.
 
-A pooling op takes the batch as more images. A convolution whose tensors are both batched takes it as more groups; with
+A pooling op takes the batch as more images, batch normalisation as more channels. A convolution whose tensors are both batched takes it as more groups; with
 one batched tensor, as more images or more channels of that tensor.
 """
 
@@ -30,6 +30,13 @@ def register() -> None:
         (ops.adaptive_avg_pool2d_input_grad, 1),
     ):
         rule(op.default, _images_rule(op.default, tensors))
+    for op, maps, parameters in (
+        (ops.batch_norm_train, 1, 2),
+        (ops.batch_norm_infer, 1, 4),
+        (ops.batch_norm_train_grad, 2, 3),
+        (ops.batch_norm_weight_grad, 2, 2),
+    ):
+        rule(op.default, _channels_rule(op.default, maps, parameters))
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -52,6 +59,29 @@ def _images_rule(op, tensors: int):
         if isinstance(outputs, Tensor):
             return outputs.unflatten(0, (size, images)), 0
         return tuple(output.unflatten(0, (size, images)) for output in outputs), (0,) * len(outputs)
+
+    return rule
+
+
+def _channels_rule(op, maps: int, parameters: int):
+    """The batch becomes more channels: right for every op that treats its channels alike.
+
+    The first `maps` arguments are maps (N, C, ...), the next `parameters` are of shape (C) or None, and so are outputs.
+    """
+
+    def rule(info, in_dims, *args):
+        size = info.batch_size
+        fronts = [
+            None if arg is None else _front(arg, dim, size)
+            for arg, dim in zip(args[: maps + parameters], in_dims, strict=False)
+        ]
+        folded = [one.transpose(0, 1).flatten(1, 2) for one in fronts[:maps]]
+        folded += [None if one is None else one.flatten(0, 1) for one in fronts[maps:]]
+        outputs = op(*folded, *args[maps + parameters :])
+        if isinstance(outputs, Tensor):
+            return _from_channels(outputs, size, 1), 0
+        unfolded = tuple(_from_channels(one, size, 1 if one.dim() > 1 else 0) for one in outputs)
+        return unfolded, (0,) * len(unfolded)
 
     return rule
 

@@ -75,7 +75,7 @@ def max_pool2d(
 
 
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+    input: Tensor, output_size: int | Sequence[int | None] | None, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""The maximum of each of P x Q windows that split a map as evenly as they can.
 
@@ -171,7 +171,7 @@ def avg_pool2d(
     return _on_batch(_avg_pool2d, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
     r"""The average of each of P x Q windows that split a map as evenly as they can.
 
     Same as :func:`torch.nn.functional.adaptive_avg_pool2d`, except that bad values raise ``ValueError`` and bad dtypes
@@ -206,12 +206,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) 
     return _on_batch(_adaptive_avg_pool2d, input, _output_size(op, input, output_size))
 
 
-def _output_size(op: str, input: Tensor, output_size: int | Sequence[int | None]) -> tuple[int, int]:
-    if isinstance(output_size, (tuple, list)) and len(output_size) == 2:
-        output_size = [
-            input.shape[axis] if size is None else size for axis, size in zip((-2, -1), output_size, strict=True)
-        ]
-    return pair(op, "output_size", output_size)
+def _output_size(op: str, input: Tensor, output_size: int | Sequence[int | None] | None) -> tuple[int, int]:
+    sizes = (output_size, output_size) if output_size is None or isinstance(output_size, int) else output_size
+    if isinstance(sizes, (tuple, list)) and len(sizes) == 2:
+        sizes = [input.shape[axis] if size is None else size for axis, size in zip((-2, -1), sizes, strict=True)]
+    return pair(op, "output_size", sizes)
 
 
 def _on_batch(function, input: Tensor, *arguments):

@@ -19,7 +19,6 @@ from .progress import Progress
 from .trainer import Trainer
 
 CHECKPOINT_SECONDS = 30.0
-_LINES = 20
 
 
 @dataclass
@@ -77,11 +76,6 @@ def checkpoint_path(folder: Path, backend: str) -> Path:
     return folder / f"{backend}{checkpoint.SUFFIX}"
 
 
-def epochs_between_lines(epochs: int) -> int:
-    """How many epochs a line stands for: 1 up to 20 epochs, then as many as give about 20 lines."""
-    return max(1, round(epochs / _LINES))
-
-
 def train(
     trainers: Sequence[Trainer], folder: Path, *, bar: bool | None = None, interrupt: Interrupt | None = None
 ) -> Result:
@@ -109,12 +103,10 @@ def train(
             progress.describe(f"{trainer.config.backend} {epoch}/{epochs}")
             if not trainer.run_epoch(progress.advance, interrupt):
                 break
-            if epoch % epochs_between_lines(epochs) == 0 or epoch in (1, epochs):
-                width, name_width = len(str(epochs)), max(len(t.config.backend) for t in trainers)
-                progress.line(
-                    f"epoch {epoch:{width}}/{epochs}  {trainer.config.backend:{name_width}}  "
-                    f"{trainer.history[-1].line()}"
-                )
+            width, name_width = len(str(epochs)), max(len(t.config.backend) for t in trainers)
+            progress.line(
+                f"epoch {epoch:{width}}/{epochs}  {trainer.config.backend:{name_width}}  {trainer.history[-1].line()}"
+            )
             session.save_if_due()
     return session.finish()
 

@@ -1,8 +1,8 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import convolution, pooling
+from . import batch_norm, convolution, pooling
 
-SPECS = (*convolution.SPECS, *pooling.SPECS)
+SPECS = (*convolution.SPECS, *pooling.SPECS, *batch_norm.SPECS)
 BY_NAME = {spec.name: spec for spec in SPECS}
 
 # Functions of d2lkernels.ops that are derivatives: torch.nn.functional has no counterpart.

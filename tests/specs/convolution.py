@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import references
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-import references
 from d2lkernels import ops
 from d2lkernels.testing import ErrorSample, Input, OpSpec, Sample
 
@@ -85,6 +85,8 @@ EDGES = (
     conv("valid", (2, 3, 8, 7), 4, 3, padding="valid", stride=2),
     conv("unbatched", (3, 8, 7), 4, 3, padding=1),
     conv("no_bias", (2, 3, 8, 7), 4, 3, bias=False),
+    conv("winograd.odd_tiles", (2, 5, 13, 11), 7, 3, padding=1),
+    conv("winograd.padding_2", (1, 17, 6, 9), 16, 3, padding=(2, 0)),
 )
 
 
@@ -246,9 +248,7 @@ ERRORS = (
     ),
     _error("stride_0", ValueError, "stride to be two integers of at least 1, but got [0, 0]", stride=0),
     _error("dilation_0", ValueError, "dilation to be two integers of at least 1, but got [1, 0]", dilation=(1, 0)),
-    _error(
-        "stride_3_values", ValueError, "stride to be an int or a pair of ints, but got (1, 2, 3)", stride=(1, 2, 3)
-    ),
+    _error("stride_3_values", ValueError, "stride to be an int or a pair of ints, but got (1, 2, 3)", stride=(1, 2, 3)),
     _error("stride_float", TypeError, "stride to be an int or a pair of ints, but got 1.5", stride=1.5),
     _error(
         "kernel_over_input",
@@ -418,9 +418,7 @@ SPECS = (
         strategy=_calls(),
         uses_float32_precision=True,
     ),
-    _derivative_spec(
-        0, "conv2d_input_grad", ops.conv2d_input_grad, native_input_grad, references.conv2d_input_grad
-    ),
+    _derivative_spec(0, "conv2d_input_grad", ops.conv2d_input_grad, native_input_grad, references.conv2d_input_grad),
     _derivative_spec(
         1, "conv2d_weight_grad", ops.conv2d_weight_grad, native_weight_grad, references.conv2d_weight_grad
     ),

@@ -19,7 +19,7 @@ D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& b
 #if defined(__AVX512F__)
   if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
     const __m512 v = (__m512)value;
-    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GE_OQ) |
+    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GT_OQ) |
                                                   _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
     best = (Values)_mm512_mask_mov_ps((__m512)best, wins, v);
     best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);

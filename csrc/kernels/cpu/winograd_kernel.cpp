@@ -7,9 +7,9 @@
 // 4) or 2.25x (m = 2) fewer, done as n^2 matrix products of tiles x depth by depth x width in the register tile of
 // conv2d_microkernel.h. Transforms are vectors over channels; the bias is added in the output transform, which stores
 // to the result. Each tile reads (n / m)^2 of its share of the source; the result is written once.
-// Threads: either the transformed weights are shared and a task is a block of tiles, whose transformed pixels stay in
-// the L2 cache; or, where the weights are the larger part, the transformed pixels are shared and a task is a block of
-// result channels, whose transformed weights stay in the L2 cache and never reach memory.
+// Threads: either the transformed weights are shared and a task is a block of tiles, position by position, so that what
+// is multiplied stays in the L2 cache; or, where the weights are the larger part, the transformed pixels are shared and
+// a task is a block of result channels, whose transformed weights never reach memory.
 // Sums are float; the order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
 #include "kernels/cpu/winograd_kernel.h"
 
@@ -22,8 +22,11 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 constexpr int kTaps = 3;
-constexpr int64_t kTaskBytes = 768 << 10;         // transformed pixels and products of a task
-constexpr int64_t kLeastTiles = 4 * kTilePixels;  // amortise reading the transformed weights
+constexpr int64_t kTaskBytes = 768 << 10;  // transformed pixels and products of a task
+// Tiles that amortise reading the transformed weights, if those stay in the L2 cache, and else.
+constexpr int64_t kLeastTiles = 28;
+constexpr int64_t kManyTiles = 252;
+constexpr int64_t kCachedWeightBytes = int64_t{2} << 20;
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
 constexpr int64_t kGrain = 1 << 18;
 
@@ -80,18 +83,16 @@ struct Driver {
     return stride % 512 == 0 ? stride + kLineElements : stride;
   }
   int64_t pixel_plane(int64_t tiles) const { return plane_stride(tiles * pixel_stride()); }
-  // Transformed weights of a block: [plane][depth][width of the block]
-  int64_t weight_plane(int64_t block) const { return plane_stride(problem.depth * packing.block_width(block)); }
-  int64_t weight_block() const { return kPlanes * weight_plane(0); }
-  // Products: [plane][tile][width of a block]
-  static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
-
   TransformedTiles pixels_at(float* data, int64_t tiles) const {
     return {data, pixel_plane(tiles), kBlock, pixel_stride()};
   }
+  // Transformed weights of a block: [plane][depth][width of the block]
+  int64_t weight_plane(int64_t block) const { return plane_stride(problem.depth * packing.block_width(block)); }
+  int64_t weight_block() const { return kPlanes * weight_plane(0); }
+  // Products of tiles and some blocks: [plane][tile][channels of the blocks]
+  static int64_t product_plane(int64_t tiles, int64_t blocks) { return plane_stride(tiles * blocks * kBlock); }
 
-  int64_t tile_bytes() const { return bytes_of(kPlanes * (pixel_stride() + kBlock)); }
-
+  int64_t taps_size() const { return strip_elements<float>(packing.rows_per_block() * kBlock); }
   void transform_weights(int64_t block, float* scratch, float* to) const {
     pack_block(packing, problem.weight, block, scratch);
     const int64_t size = problem.depth * packing.block_width(block);
@@ -100,26 +101,38 @@ struct Driver {
     transform_tile<Taps>(taps, size, 0, {to, weight_plane(block), kBlock, size});
   }
 
-  // Tiles [0, count) of `pixels` (planes pixel_plane apart) times the weights of a block.
-  void multiply(const float* pixels, int64_t pixel_plane, int64_t count, const float* weights, int64_t block,
-                float* products, int64_t product_plane) const {
+  // Some tiles times some blocks of channels.
+  struct Products {
+    const float* pixels;
+    int64_t pixel_plane;
+    const float* weights;
+    float* products;
+    int64_t product_plane;
+    int64_t first_tile, tiles;
+    int64_t first_block, blocks;
+    int64_t stride() const { return blocks * kBlock; }
+  };
+
+  void multiply(const Products& m) const {
     alignas(64) static constexpr float kZeros[kBlock] = {};
-    const int64_t width = packing.block_width(block);
-    const int64_t pieces = ceil_div(count, kTilePixels);
+    const int64_t pieces = ceil_div(m.tiles, kTilePixels);
     TileArguments<float> t{};
     t.source_pixel = pixel_stride();
     t.taps_h = t.taps_w = 1;
     t.depth = problem.depth;
     t.bias = kZeros;
-    t.result_pixel = width;
+    t.result_pixel = m.stride();
     t.last_lanes = kLanes<float>;
     for (int64_t p = 0; p < kPlanes; ++p) {
-      t.weights = weights + p * weight_plane(block);
-      for (int64_t i = 0; i < pieces; ++i) {
-        const int64_t first = i * count / pieces, end = (i + 1) * count / pieces;
-        t.source = pixels + p * pixel_plane + first * pixel_stride();
-        t.result = products + p * product_plane + first * width;
-        product(end - first, width > kLanes<float>)(t);
+      for (int64_t b = 0; b < m.blocks; ++b) {
+        t.weights = m.weights + b * weight_block() + p * weight_plane(m.first_block + b);
+        const bool two_vectors = packing.block_width(m.first_block + b) > kLanes<float>;
+        for (int64_t i = 0; i < pieces; ++i) {
+          const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
+          t.source = m.pixels + p * m.pixel_plane + first * pixel_stride();
+          t.result = m.products + p * m.product_plane + first * m.stride() + b * kBlock;
+          product(end - first, two_vectors)(t);
+        }
       }
     }
   }
@@ -128,17 +141,16 @@ struct Driver {
   static void transform_products(const float* products, int64_t plane, const float* bias, int64_t channels, float* to,
                                  int64_t row_stride, int64_t pixel_stride, int64_t rows, int64_t columns) {
     for (int64_t lane = 0; lane < channels; lane += kLanes<float>) {
-      const Floats offset = load(bias + lane);
-      const int64_t rest = channels - lane;
+      const int64_t lanes = min(channels - lane, kLanes<float>);
+      const Floats offset = bias != nullptr ? load_partial(bias + lane, lanes) : Floats{};
       const auto get = [&](int i, int j) D2L_INLINE_LAMBDA { return load(products + (i * kSize + j) * plane + lane); };
       const auto put = [&](int i, int j, Floats value)
                            D2L_INLINE_LAMBDA { store(to + i * row_stride + j * pixel_stride + lane, value + offset); };
       const auto put_part = [&](int i, int j, Floats value) D2L_INLINE_LAMBDA {
-        if (i < rows && j < columns) {
-          store_partial(to + i * row_stride + j * pixel_stride + lane, value + offset, min(rest, kLanes<float>));
-        }
+        if (i < rows && j < columns)
+          store_partial(to + i * row_stride + j * pixel_stride + lane, value + offset, lanes);
       };
-      if (rows == M && columns == M && rest >= kLanes<float>) {
+      if (rows == M && columns == M && lanes == kLanes<float>) {
         transform_2d<Outputs>(get, put);
       } else {
         transform_2d<Outputs>(get, put_part);
@@ -146,54 +158,45 @@ struct Driver {
     }
   }
 
-  int64_t longest_run() const {
-    return problem.result_layout == Layout::nhwc ? grid.columns : clamp(64 / M, 1, grid.columns);
+  // Tiles whose results go through a strip to a map in NCHW.
+  int64_t longest_run(int64_t blocks) const {
+    if (problem.result_layout == Layout::nhwc) return grid.columns;
+    return clamp(kTileStripBytes / bytes_of(M * M * blocks * kBlock), 1, grid.columns);
+  }
+  int64_t result_scratch(int64_t blocks) const {
+    return problem.result_layout == Layout::nhwc ? 0 : longest_run(blocks) * M * M * blocks * kBlock;
   }
 
-  int64_t result_scratch() const { return problem.result_layout == Layout::nhwc ? 0 : M * longest_run() * M * kBlock; }
-
-  // Products of the tiles [begin, end) and one block of channels to the result.
-  void transform_results(const float* products, int64_t product_plane, int64_t begin, int64_t end, int64_t block,
-                         float* scratch) const {
-    const int64_t width = packing.block_width(block), first_channel = block * kBlock;
-    const int64_t channels = min(width, problem.width - first_channel);
-    float bias[kBlock] = {};
-    if (problem.bias != nullptr) {
-      for (int64_t k = 0; k < channels; ++k) bias[k] = problem.bias[first_channel + k];
-    }
+  void transform_results(const Products& m, float* strip) const {
+    const int64_t first_channel = m.first_block * kBlock;
+    const int64_t channels = min(m.blocks * kBlock, problem.width - first_channel);
+    const float* bias = problem.bias == nullptr ? nullptr : problem.bias + first_channel;
     const int64_t map_rows = problem.rows.result, map_columns = problem.columns.result;
     const bool nhwc = problem.result_layout == Layout::nhwc;
-    for_each_tile_run(grid, begin, end, longest_run(), [&](const TileRun& run) {
+    const int64_t end = m.first_tile + m.tiles;
+    for_each_tile_run(grid, m.first_tile, end, longest_run(m.blocks), [&](const TileRun& run) {
       const int64_t row = run.row * M, rows = min(M, map_rows - row);
-      const int64_t first_column = run.column * M;
+      const int64_t column = run.column * M, columns = min(run.count * M, map_columns - column);
       float* image = problem.result + run.image * map_rows * map_columns * problem.width;
-      const int64_t pixel = nhwc ? problem.width : width;
-      const int64_t row_stride = nhwc ? map_columns * problem.width : run.count * M * width;
-      float* to = nhwc ? image + (row * map_columns + first_column) * problem.width + first_channel : scratch;
+      const int64_t pixel = nhwc ? problem.width : m.stride();
+      const int64_t row_stride = (nhwc ? map_columns : run.count * M) * pixel;
+      float* to = nhwc ? image + (row * map_columns + column) * problem.width + first_channel : strip;
       for (int64_t i = 0; i < run.count; ++i) {
-        transform_products(products + (run.tile - begin + i) * width, product_plane, bias, channels, to + i * M * pixel,
-                           row_stride, pixel, rows, min(M, map_columns - first_column - i * M));
+        transform_products(m.products + (run.tile - m.first_tile + i) * m.stride(), m.product_plane, bias, channels,
+                           to + i * M * pixel, row_stride, pixel, rows, min(M, columns - i * M));
       }
       if (nhwc) return;
       const int64_t plane = map_rows * map_columns;
       for (int64_t r = 0; r < rows; ++r) {
-        transpose(static_cast<const float*>(scratch) + r * row_stride, width,
-                  min(run.count * M, map_columns - first_column), channels,
-                  image + first_channel * plane + (row + r) * map_columns + first_column, plane);
+        transpose(static_cast<const float*>(strip) + r * row_stride, pixel, columns, channels,
+                  image + first_channel * plane + (row + r) * map_columns + column, plane);
       }
     });
   }
 
-  // Tiles in a block, of which as many as a multiple of the threads make up all.
-  int64_t balanced(int64_t tiles, int64_t least) const {
-    const int64_t threads = max_threads(), all = grid.count();
-    const int64_t blocks = ceil_div(ceil_div(all, tiles), threads) * threads;
-    return clamp(ceil_div(all, blocks), min(least, tiles), tiles);
-  }
-
   bool shares_pixels() const {
     const int64_t pixels = bytes_of(kPlanes * pixel_plane(grid.count()));
-    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block());
+    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block()) / 2;
   }
 
   void run() const {
@@ -205,31 +208,34 @@ struct Driver {
   }
 
   void run_blocks_of_tiles() const {
-    const int64_t blocks = packing.blocks(), all = grid.count();
+    const int64_t blocks = packing.blocks(), all = grid.count(), threads = max_threads();
     float* weights = static_cast<float*>(workspace(Workspace::call, bytes_of(blocks * weight_block())));
     parallel_for(0, blocks, max(1, kGrain / (kPlanes * problem.depth * kBlock)), [&](int64_t begin, int64_t end) {
-      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(packing.rows_per_block() * kBlock)));
+      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size())));
       for (int64_t block = begin; block < end; ++block)
         transform_weights(block, taps, weights + block * weight_block());
       trim_workspace(Workspace::task);
     });
-    const int64_t most = max(kLeastTiles, kTaskBytes / tile_bytes() / kTilePixels * kTilePixels);
-    const int64_t tiles = balanced(min(most, all), kTilePixels);
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
-    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
+    // As many as fit the cache, but enough to amortise reading the weights; the same number of tasks for each thread.
+    const int64_t tile_bytes = bytes_of(kPlanes * (pixel_stride() + blocks * kBlock));
+    const int64_t least = bytes_of(blocks * weight_block()) > kCachedWeightBytes ? kManyTiles : kLeastTiles;
+    const int64_t most = min(all, max(least, kTaskBytes / tile_bytes / kTilePixels * kTilePixels));
+    const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
+    const int64_t tiles = clamp(ceil_div(all, tasks), min(kTilePixels, most), most);
+    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles, blocks);
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch(blocks));
     const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
     parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
       float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
       float* products = pixels + pixel_size;
       float* rest = products + product_size;
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t first = task * tiles, last = min(all, first + tiles);
-        transform_tiles<Inputs>(source, grid, first, last, rest, pixels_at(pixels, tiles), 0);
-        for (int64_t block = 0; block < blocks; ++block) {
-          multiply(pixels, pixel_plane(tiles), last - first, weights + block * weight_block(), block, products,
-                   product_plane(tiles));
-          transform_results(products, product_plane(tiles), first, last, block, rest);
-        }
+        const int64_t first = task * tiles, count = min(tiles, all - first);
+        transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
+        const Products m{pixels, pixel_plane(tiles), weights, products, product_plane(tiles, blocks), first, count, 0,
+                         blocks};
+        multiply(m);
+        transform_results(m, rest);
       }
       trim_workspace(Workspace::task);
     });
@@ -239,22 +245,20 @@ struct Driver {
   void run_blocks_of_channels() const {
     const int64_t blocks = packing.blocks(), all = grid.count();
     float* pixels = static_cast<float*>(workspace(Workspace::call, bytes_of(kPlanes * pixel_plane(all))));
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch(1));
     parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), [&](int64_t begin, int64_t end) {
       float* rest = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch)));
       transform_tiles<Inputs>(source, grid, begin, end, rest, pixels_at(pixels, all), begin);
       trim_workspace(Workspace::task);
     });
     const int64_t most = max(kLeastTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
-    const int64_t tiles = min(most, all);
-    const int64_t tile_blocks = ceil_div(all, tiles);
+    const int64_t tile_blocks = ceil_div(all, most), tiles = ceil_div(all, tile_blocks);
     const int64_t parts = clamp(ceil_div(max_threads(), blocks), 1, tile_blocks);
-    const int64_t taps_size = strip_elements<float>(packing.rows_per_block() * kBlock);
-    const int64_t product_size = kPlanes * product_plane(tiles);
+    const int64_t product_size = kPlanes * product_plane(tiles, 1);
     parallel_for(0, blocks * parts, 1, [&](int64_t begin, int64_t end) {
       float* taps = static_cast<float*>(
-          workspace(Workspace::task, bytes_of(taps_size + weight_block() + product_size + scratch)));
-      float* weights = taps + taps_size;
+          workspace(Workspace::task, bytes_of(taps_size() + weight_block() + product_size + scratch)));
+      float* weights = taps + taps_size();
       float* products = weights + weight_block();
       float* rest = products + product_size;
       for (int64_t task = begin; task < end; ++task) {
@@ -262,9 +266,17 @@ struct Driver {
         transform_weights(block, taps, weights);
         for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
           const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
-          multiply(pixels + first * pixel_stride(), pixel_plane(all), last - first, weights, block, products,
-                   product_plane(tiles));
-          transform_results(products, product_plane(tiles), first, last, block, rest);
+          const Products m{pixels + first * pixel_stride(),
+                           pixel_plane(all),
+                           weights,
+                           products,
+                           product_plane(tiles, 1),
+                           first,
+                           last - first,
+                           block,
+                           1};
+          multiply(m);
+          transform_results(m, rest);
         }
       }
       trim_workspace(Workspace::task);

@@ -6,9 +6,9 @@
 // grad_output is cut into tiles of r x r pixels, over windows of n x n of the input (n = r + 2): n^2 multiply-adds per
 // tile and channel pair instead of 9 r^2, i.e. 4x (r = 4) or 2.25x (r = 2) fewer, done as n^2 matrix products in the
 // register tile of conv2d_window.h. Both maps are transformed as vectors over channels, once.
-// Threads: either each has its own sums for a slice of the tiles, whose transformed pixels stay in the L2 cache; or,
-// where the sums are the larger part, the transformed pixels are shared and a task is a block of the weight, whose sums
-// stay in the L2 cache and never reach memory (unless the tiles are too many for one round).
+// Threads: either each has its own sums for a slice of the tiles, a block of tiles at a time; or, where that would be
+// too much memory or too few tiles each, the transformed pixels are shared and a task is a part of the weight, whose
+// sums never reach memory (unless the tiles are too many for one round).
 // Sums are float; slices are added in their order at the end: deterministic for a given number of threads.
 // conv2d_algorithm.h has the error.
 #include "kernels/cpu/conv2d_window.h"
@@ -22,10 +22,14 @@ namespace {
 
 constexpr int kTaps = 3;
 constexpr int64_t kTaskBytes = int64_t{1} << 20;  // transformed pixels of a task
-constexpr int64_t kLeastTiles = 48;               // amortise reading and writing the sums
-constexpr int64_t kPartChannels = 2 * kBlock;     // input channels of a task
+// Tiles that amortise reading and writing the sums, if those stay in the L2 cache, and else.
+constexpr int64_t kLeastTiles = 48;
+constexpr int64_t kManyTiles = 256;
+constexpr int64_t kCachedSumBytes = int64_t{2} << 20;
+constexpr int64_t kPartChannels = 2 * kBlock;  // input channels of a task
+constexpr int64_t kPartBlocks = 4;             // blocks of k of a task
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
-constexpr int64_t kSliceBytes = int64_t{64} << 20;  // sums of all slices
+constexpr int64_t kSliceBytes = int64_t{128} << 20;  // sums of all slices
 constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
@@ -77,28 +81,39 @@ struct Driver {
                                {gradients, pixel_plane(count, problem.width), kBlock * count, 0}, to_tile);
   }
 
-  // Adds the products of `used` tiles, of `count` that the matrices have room for, to the sums of a block of k and the
-  // input channels [first, last), `first` at the start of a block.
-  void multiply(const float* inputs, const float* gradients, int64_t count, int64_t used, int64_t block, int64_t first,
-                int64_t last, float* sums, int64_t plane, bool fresh) const {
-    const int64_t width = packing.block_width(block);
+  // A part of the weight: some blocks of k times the input channels [first, last), `first` at the start of a block.
+  // Its sums: [block][plane][channel][width of the block]
+  struct Part {
+    int64_t first_block, blocks;
+    int64_t first, last;
+    float* sums;
+    int64_t plane;
+    int64_t block_stride() const { return kPlanes * plane; }
+  };
+
+  // Adds the products of `used` tiles, of `count` that the matrices have room for.
+  void multiply(const float* inputs, const float* gradients, int64_t count, int64_t used, const Part& part,
+                bool fresh) const {
     WindowArguments<float> w{};
-    w.grad_pixel = width;
     w.images = w.rows = 1;
     w.columns = used;
     w.fresh = fresh;
     for (int64_t p = 0; p < kPlanes; ++p) {
-      w.grad = gradients + p * pixel_plane(count, problem.width) + block * kBlock * count;
-      for (int64_t c = first; c < last; c += kBlock) {
-        const int64_t channels = min(kBlock, last - c);
-        const int64_t pieces = ceil_div(channels, kWindowElements);
-        w.input_pixel = width_of_block(problem.depth, c / kBlock);
-        const float* input_block = inputs + p * pixel_plane(count, problem.depth) + c * count;
-        for (int64_t i = 0; i < pieces; ++i) {
-          const int64_t begin = i * channels / pieces, end = (i + 1) * channels / pieces;
-          w.input = input_block + begin;
-          w.sums = sums + p * plane + (c - first + begin) * width;
-          product(end - begin, width > kLanes<float>)(w);
+      const float* input_plane = inputs + p * pixel_plane(count, problem.depth);
+      for (int64_t b = 0; b < part.blocks; ++b) {
+        const int64_t width = packing.block_width(part.first_block + b);
+        w.grad = gradients + p * pixel_plane(count, problem.width) + (part.first_block + b) * kBlock * count;
+        w.grad_pixel = width;
+        for (int64_t c = part.first; c < part.last; c += kBlock) {
+          const int64_t channels = min(kBlock, part.last - c);
+          const int64_t pieces = ceil_div(channels, kWindowElements);
+          w.input_pixel = width_of_block(problem.depth, c / kBlock);
+          for (int64_t i = 0; i < pieces; ++i) {
+            const int64_t begin = i * channels / pieces, end = (i + 1) * channels / pieces;
+            w.input = input_plane + c * count + begin;
+            w.sums = part.sums + b * part.block_stride() + p * part.plane + (c - part.first + begin) * width;
+            product(end - begin, width > kLanes<float>)(w);
+          }
         }
       }
     }
@@ -116,45 +131,48 @@ struct Driver {
                        : product_of<1>(static_cast<int>(rows), kIndices);
   }
 
-  // The weight's elements of a block of k and the input channels [first, last), from the sums of all slices.
-  void finish(int64_t block, int64_t first, int64_t last, const float* sums, int64_t plane, int64_t slices,
-              int64_t slice_stride, float* scratch) const {
-    PackedLayout<float> part = packing;
-    part.depth = last - first;
-    const int64_t size = part.depth * packing.block_width(block);
-    for (int64_t i = 0; i < size; i += kLanes<float>) {
-      const auto get = [&](int r, int s) D2L_INLINE_LAMBDA {
-        const float* from = sums + (r * kSize + s) * plane + i;
-        Floats sum = load(from);
-        for (int64_t slice = 1; slice < slices; ++slice) sum += load(from + slice * slice_stride);
-        return sum;
-      };
-      const auto put = [&](int r, int s, Floats value)
-                           D2L_INLINE_LAMBDA { store(scratch + (r * kTaps + s) * size + i, value); };
-      transform_2d<Sums>(get, put);
+  // The weight's elements of a part, from the sums of all slices.
+  void finish(const Part& part, int64_t slices, int64_t slice_stride, float* scratch) const {
+    PackedLayout<float> layout = packing;
+    layout.depth = part.last - part.first;
+    for (int64_t b = 0; b < part.blocks; ++b) {
+      const int64_t block = part.first_block + b, size = layout.depth * packing.block_width(block);
+      const float* sums = part.sums + b * part.block_stride();
+      for (int64_t i = 0; i < size; i += kLanes<float>) {
+        const auto get = [&](int r, int s) D2L_INLINE_LAMBDA {
+          const float* from = sums + (r * kSize + s) * part.plane + i;
+          Floats sum = load(from);
+          for (int64_t slice = 1; slice < slices; ++slice) sum += load(from + slice * slice_stride);
+          return sum;
+        };
+        const auto put = [&](int r, int s, Floats value)
+                             D2L_INLINE_LAMBDA { store(scratch + (r * kTaps + s) * size + i, value); };
+        transform_2d<Sums>(get, put);
+      }
+      unpack_block(layout, static_cast<const float*>(scratch), 1, 0, block,
+                   problem.grad_weight + part.first * problem.weight_depth);
     }
-    unpack_block(part, static_cast<const float*>(scratch), 1, 0, block,
-                 problem.grad_weight + first * problem.weight_depth);
   }
 
   int64_t finish_scratch() const { return kTaps * kTaps * min(kPartChannels, problem.depth) * kBlock; }
-  int64_t parts() const { return ceil_div(problem.depth, kPartChannels); }
+  int64_t parts() const { return ceil_div(problem.depth, kPartChannels); }  // of the input channels
 
   void run() const {
     const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kLeastTiles));
     const int64_t sums = bytes_of(packing.blocks() * block_sums());
-    const int64_t pixels = bytes_of(input_size(all) + gradient_size(all));
-    if (slices * sums > kSliceBytes || (pixels <= kSharedPixelBytes && pixels <= 2 * sums)) {
-      run_blocks_of_weights();
-    } else {
+    const bool is_amortised = slices == 1 || sums <= kCachedSumBytes || all / slices >= kManyTiles / 2;
+    if (is_amortised && slices * sums <= kSliceBytes) {
       run_slices_of_tiles(slices);
+    } else {
+      run_parts_of_weight();
     }
   }
 
   void run_slices_of_tiles(int64_t slices) const {
     const int64_t all = tiles(), blocks = packing.blocks(), slice_stride = blocks * block_sums();
     const int64_t plane = sum_plane(problem.depth);
-    const int64_t most = max(kLeastTiles, kTaskBytes / bytes_of(kPlanes * (problem.depth + problem.width)));
+    const int64_t least = bytes_of(blocks * block_sums()) > kCachedSumBytes ? kManyTiles : kLeastTiles;
+    const int64_t most = max(least, kTaskBytes / bytes_of(kPlanes * (problem.depth + problem.width)));
     const int64_t longest = ceil_div(all, slices);
     const int64_t count = ceil_div(longest, ceil_div(longest, most));
     float* sums = static_cast<float*>(workspace(Workspace::call, bytes_of(slices * slice_stride)));
@@ -165,13 +183,11 @@ struct Driver {
       float* scratch = gradients + gradient_size(count);
       for (int64_t slice = begin; slice < end; ++slice) {
         const int64_t first = slice * all / slices, last = (slice + 1) * all / slices;
+        const Part whole{0, blocks, 0, problem.depth, sums + slice * slice_stride, plane};
         for (int64_t tile = first; tile < last; tile += count) {
           const int64_t used = min(count, last - tile);
           transform(tile, tile + used, scratch, inputs, gradients, count, 0);
-          for (int64_t block = 0; block < blocks; ++block) {
-            multiply(inputs, gradients, count, used, block, 0, problem.depth,
-                     sums + slice * slice_stride + block * block_sums(), plane, tile == first);
-          }
+          multiply(inputs, gradients, count, used, whole, tile == first);
         }
       }
       trim_workspace(Workspace::task);
@@ -181,42 +197,54 @@ struct Driver {
       float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch())));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t block = task / parts(), first = task % parts() * kPartChannels;
-        finish(block, first, min(problem.depth, first + kPartChannels),
-               sums + block * block_sums() + first * packing.block_width(block), plane, slices, slice_stride, scratch);
+        const Part part{block,
+                        1,
+                        first,
+                        min(problem.depth, first + kPartChannels),
+                        sums + block * block_sums() + first * packing.block_width(block),
+                        plane};
+        finish(part, slices, slice_stride, scratch);
       }
       trim_workspace(Workspace::task);
     });
     trim_workspace(Workspace::call);
   }
 
-  void run_blocks_of_weights() const {
+  void run_parts_of_weight() const {
     const int64_t all = tiles(), blocks = packing.blocks();
+    int64_t group = min(blocks, kPartBlocks);  // of blocks, in a task
+    while (group > 1 && ceil_div(blocks, group) * parts() < 2 * max_threads()) group /= 2;
+    const int64_t tasks = ceil_div(blocks, group) * parts();
     const int64_t rounds = ceil_div(bytes_of(input_size(all) + gradient_size(all)), kSharedPixelBytes);
     const int64_t count = ceil_div(all, rounds);
+    const int64_t plane = sum_plane(min(kPartChannels, problem.depth)), sums_size = group * kPlanes * plane;
     // With one round the sums of a task need no place outside it.
-    const int64_t kept = rounds > 1 ? blocks * parts() * kPlanes * sum_plane(kPartChannels) : 0;
+    const int64_t kept = rounds > 1 ? tasks * sums_size : 0;
     float* inputs =
         static_cast<float*>(workspace(Workspace::call, bytes_of(input_size(count) + gradient_size(count) + kept)));
     float* gradients = inputs + input_size(count);
     float* kept_sums = gradients + gradient_size(count);
-    const int64_t plane = sum_plane(kPartChannels);
-    for (int64_t round_begin = 0; round_begin < all; round_begin += count) {
-      const int64_t used = min(count, all - round_begin);
-      const bool is_first = round_begin == 0, is_last = round_begin + used == all;
+    for (int64_t first_tile = 0; first_tile < all; first_tile += count) {
+      const int64_t used = min(count, all - first_tile);
       const int64_t grain = max(1, kGrain / 8 / (kPlanes * (problem.depth + problem.width)));
       parallel_for(0, used, grain, [&](int64_t begin, int64_t end) {
         float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch_size())));
-        transform(round_begin + begin, round_begin + end, scratch, inputs, gradients, count, begin);
+        transform(first_tile + begin, first_tile + end, scratch, inputs, gradients, count, begin);
         trim_workspace(Workspace::task);
       });
-      parallel_for(0, blocks * parts(), 1, [&](int64_t begin, int64_t end) {
-        float* local = static_cast<float*>(workspace(Workspace::task, bytes_of(kPlanes * plane + finish_scratch())));
+      parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+        float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch() + sums_size)));
+        float* local = scratch + finish_scratch();
         for (int64_t task = begin; task < end; ++task) {
-          const int64_t block = task / parts(), first = task % parts() * kPartChannels;
-          const int64_t last = min(problem.depth, first + kPartChannels);
-          float* sums = rounds > 1 ? kept_sums + task * kPlanes * plane : local;
-          multiply(inputs, gradients, count, used, block, first, last, sums, plane, is_first);
-          if (is_last) finish(block, first, last, sums, plane, 1, 0, local + kPlanes * plane);
+          const int64_t block = task / parts() * group, first = task % parts() * kPartChannels;
+          const Part part{block,
+                          min(group, blocks - block),
+                          first,
+                          min(problem.depth, first + kPartChannels),
+                          rounds > 1 ? kept_sums + task * sums_size : local,
+                          plane};
+          multiply(inputs, gradients, count, used, part, first_tile == 0);
+          if (first_tile + used == all) finish(part, 1, 0, scratch);
         }
         trim_workspace(Workspace::task);
       });
