@@ -55,7 +55,7 @@ test-emulated: build
 
 # On a machine with a GPU: the suite on the device cuda.
 test-cuda: build
-	$(BIN)/python -m pytest -q tests -k "cuda"
+	$(BIN)/python -m pytest -q tests --ignore tests/cuda_emulation -k cuda
 
 bench-smoke: build
 	$(BIN)/python benchmarks/run.py ops --smoke

@@ -113,12 +113,14 @@ def _cuda_dirs(nvcc: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
     top = re.search(r"^#\$ TOP=(.*)$", dry_run, re.MULTILINE)
     root = Path(top.group(1).strip() if top else nvcc.parent.parent).resolve()
-    include_dirs = [root / "include", *_wheel_paths("include")]
-    library_dirs = [root / "lib64", root / "targets" / "x86_64-linux" / "lib", root / "lib", *_wheel_paths("lib")]
-    return (
-        tuple(folder for folder in include_dirs if (folder / "cuda_runtime.h").exists()),
-        tuple(folder for folder in library_dirs if (folder / "libcudart_static.a").exists()),
-    )
+    includes = [root / "include", *_wheel_paths("include")]
+    libraries = [root / "lib64", root / "targets" / "x86_64-linux" / "lib", root / "lib", *_wheel_paths("lib")]
+    return _first_with(includes, "cuda_runtime.h"), _first_with(libraries, "libcudart_static.a")
+
+
+def _first_with(folders: list[Path], name: str) -> tuple[Path, ...]:
+    """The first folder that has the file: those of another toolkit behind it must not be mixed in."""
+    return tuple(folder for folder in folders if (folder / name).exists())[:1]
 
 
 def _architectures(version: str) -> tuple[str, ...]:

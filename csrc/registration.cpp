@@ -40,8 +40,7 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def(
       "batch_norm_train(Tensor input, Tensor? weight, Tensor? bias, float eps) "
       "-> (Tensor output, Tensor mean, Tensor var)");
-  m.def(
-      "batch_norm_infer(Tensor input, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+  m.def("batch_norm_infer(Tensor input, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
   m.def(
       "batch_norm_train_grad(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor var, float eps) "
       "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");

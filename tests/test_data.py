@@ -118,6 +118,9 @@ def labels(*values: int) -> bytes:
     return gzip.compress(idx_bytes(torch.tensor(values)), mtime=0)
 
 
+SMALL_IMAGES = gzip.compress(idx_bytes(torch.zeros(6, 8, 9).long()), mtime=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -128,7 +131,10 @@ def labels(*values: int) -> bytes:
         ({NAMES[3]: contents()[NAMES[2]]}, r"t10k-labels-idx1-ubyte\.gz to be an IDX file that starts with 00000801"),
         ({NAMES[3]: labels(1, 2)}, "as many labels as images, but got 2 labels and 4 images"),
         ({NAMES[3]: labels(1, 2, 3, 10)}, "labels from 0 to 9, but got 10"),
-        ({NAMES[0]: gzip.compress(idx_bytes(torch.zeros(6, 8, 9).long()), mtime=0)}, "images of 28 x 28, but got 8 x 9"),
+        (
+            {NAMES[0]: gzip.compress(idx_bytes(torch.zeros(6, 8, 9).long()), mtime=0)},
+            "images of 28 x 28, but got 8 x 9",
+        ),
     ],
 )
 def test_a_given_folder_with_bad_files_is_refused(tmp_path, changes, message):

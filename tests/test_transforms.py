@@ -9,7 +9,7 @@ from cases import ONE_PER_TYPE, not_about_kernels, over
 from specs import BY_NAME, FUNCTIONAL
 from torch.utils.checkpoint import checkpoint
 
-from d2lkernels import nn
+from d2lkernels import nn, ops
 from d2lkernels.testing import Sample, call, gradients
 
 pytestmark = [not_about_kernels, pytest.mark.filterwarnings("error:There is a performance drop")]
@@ -220,3 +220,15 @@ def test_a_tensor_changed_in_place_is_noticed():
     input.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
+
+
+def test_windows_without_a_pixel_are_minus_infinity():
+    """With a dilation wider than the map every tap of a window can miss it."""
+    x = torch.randn(3, 1, 2, 4, 9)
+    arguments = {"kernel_size": 2, "stride": 1, "padding": (2, 0), "dilation": (5, 2)}
+    expected = torch.stack([ops.max_pool2d(image, **arguments) for image in x])
+    assert torch.isneginf(expected).any() and torch.isfinite(expected).any()
+    assert torch.equal(torch.vmap(lambda image: ops.max_pool2d(image, **arguments))(x), expected)
+    value, tangent = torch.func.jvp(lambda image: ops.max_pool2d(image, **arguments), (x[0],), (torch.ones_like(x[0]),))
+    assert torch.equal(value, expected[0])
+    assert torch.equal(tangent, torch.isfinite(value).float())

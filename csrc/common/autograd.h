@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
@@ -18,6 +19,12 @@ bool needs_autograd(const char* op, const Tensors&... tensors) {
   TORCH_CHECK_NOT_IMPLEMENTED(!(has_tangent(tensors) || ...), op, "(): expected no forward-mode tangents in a call of ",
                               "torch.ops.d2lkernels.", op, ", but got some; call d2lkernels.ops instead");
   return at::GradMode::is_enabled() && ((tensors.defined() && tensors.requires_grad()) || ...);
+}
+
+// An op of ours by name, for calls through the dispatcher; keep the result, the look-up is slow.
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
 inline at::Tensor tensor_or_undefined(const std::optional<at::Tensor>& tensor) {

@@ -32,7 +32,8 @@ void raise_built_without_cuda(const char* op) {
                               ". Reinstall d2lkernels where nvcc is found, or move the tensors to the CPU");
 }
 
-DeviceScope::DeviceScope(const at::Tensor& tensor) : guard_(tensor.device()), stream_(current_stream(tensor.device())) {}
+DeviceScope::DeviceScope(const at::Tensor& tensor)
+    : guard_(tensor.device()), stream_(current_stream(tensor.device())) {}
 
 void check_launch(const char* op, const at::Tensor& tensor, const cuda::LaunchStatus& status) {
   if constexpr (kBuiltWithCuda) {

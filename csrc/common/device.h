@@ -44,8 +44,8 @@ cuda::Float32Precision convolution_precision();
 
 // D2L_ON_CUDA(op, tensor) { ... }: the block runs for tensors that the CUDA launchers serve, and is compiled only into
 // builds that have them; other builds raise.
-#define D2L_ON_CUDA(op, tensor)                   \
-  if (!::d2l::runs_cuda_kernels(tensor)) {        \
-  } else if constexpr (!::d2l::kBuiltWithCuda) {  \
-    ::d2l::raise_built_without_cuda(op);          \
+#define D2L_ON_CUDA(op, tensor)                  \
+  if (!::d2l::runs_cuda_kernels(tensor)) {       \
+  } else if constexpr (!::d2l::kBuiltWithCuda) { \
+    ::d2l::raise_built_without_cuda(op);         \
   } else

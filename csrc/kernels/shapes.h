@@ -1,4 +1,5 @@
-// Plain descriptions of the work of one kernel call. No torch, no CUDA: host code, kernels and C++ tests all include this.
+// Plain descriptions of the work of one kernel call. No torch, no CUDA: host code, kernels and C++ tests all include
+// this.
 //
 // Sizes have one name each, here and everywhere else:
 //   N images, C input channels, H x W input map, K output channels, R x S kernel, P x Q output map.
@@ -51,9 +52,9 @@ struct Pool2dShape {
   int64_t stride_h, stride_w;
   int64_t pad_h, pad_w;
   int64_t dilation_h, dilation_w;
-  bool adaptive;              // windows split the map as evenly as they can; stride, pad and dilation are unused
-  bool count_include_pad;     // average: the divisor counts the taps that fall on padding
-  int64_t divisor_override;   // average: 0, or the divisor to use in every window
+  bool adaptive;             // windows split the map as evenly as they can; stride, pad and dilation are unused
+  bool count_include_pad;    // average: the divisor counts the taps that fall on padding
+  int64_t divisor_override;  // average: 0, or the divisor to use in every window
 
   D2L_HOST_DEVICE Window rows(int64_t p) const {
     return adaptive ? adaptive_window(p, H, P) : window(p, stride_h, pad_h, dilation_h, R);
@@ -72,9 +73,9 @@ struct Pool2dShape {
   }
 };
 
-// Batch normalisation: output[n,c,i] = (input[n,c,i] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c], where i runs
-// over the pixels of a map of any rank. In training, mean and var (the mean squared deviation) are those of the values
-// of the channel: of all images and pixels.
+// Batch normalisation: output[n,c,i] = (input[n,c,i] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c], where i
+// runs over the pixels of a map of any rank. In training, mean and var (the mean squared deviation) are those of the
+// values of the channel: of all images and pixels.
 struct BatchNormShape {
   int64_t N, C, pixels;
 

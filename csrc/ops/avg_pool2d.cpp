@@ -141,8 +141,7 @@ Tensor avg_pool2d_input_grad(const Tensor& grad_output, SymIntArrayRef input_siz
   const auto window = check_avg_pool2d_input_grad<int64_t>(
       op, grad_output, size, {kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override});
   return avg_pool_input_grad(
-      op, grad_output,
-      avg_pool_shape(window, size, grad_output.sizes().slice(2), count_include_pad, divisor_override));
+      op, grad_output, avg_pool_shape(window, size, grad_output.sizes().slice(2), count_include_pad, divisor_override));
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& input, IntArrayRef output_size) {
@@ -178,9 +177,8 @@ Tensor avg_pool2d_meta(const Tensor& input, IntArrayRef kernel_size, IntArrayRef
 Tensor avg_pool2d_input_grad_meta(const Tensor& grad_output, SymIntArrayRef input_size, IntArrayRef kernel_size,
                                   IntArrayRef stride, IntArrayRef padding, bool ceil_mode, bool count_include_pad,
                                   std::optional<int64_t> divisor_override) {
-  check_avg_pool2d_input_grad<SymInt>(
-      "avg_pool2d_input_grad", grad_output, input_size,
-      {kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override});
+  check_avg_pool2d_input_grad<SymInt>("avg_pool2d_input_grad", grad_output, input_size,
+                                      {kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override});
   return at::empty_symint(input_size, grad_output.options().memory_format(output_format(grad_output)));
 }
 
@@ -198,11 +196,6 @@ Tensor adaptive_avg_pool2d_input_grad_meta(const Tensor& grad_output, SymIntArra
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <typename Signature>
-c10::TypedOperatorHandle<Signature> find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
 
 // A call of avg_pool2d or adaptive_avg_pool2d, or of its transpose: what both directions need to call each other.
 struct AvgPooling {
@@ -262,8 +255,7 @@ struct AvgPool2d : torch::autograd::Function<AvgPool2d> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(2);
     if (grads[0].defined()) {
-      result[0] =
-          AvgPooling::load(ctx).transposed(grads[0], ctx->saved_data["input_size"].toSymIntVector());
+      result[0] = AvgPooling::load(ctx).transposed(grads[0], ctx->saved_data["input_size"].toSymIntVector());
     }
     return result;
   }
@@ -304,17 +296,17 @@ Tensor pool_input_grad_autograd(const char* op, const Tensor& grad_output, SymIn
 
 Tensor avg_pool2d_autograd(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
                            bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override) {
-  return pool_autograd("avg_pool2d", input,
-                       {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad,
-                        divisor_override});
+  return pool_autograd(
+      "avg_pool2d", input,
+      {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad, divisor_override});
 }
 
 Tensor avg_pool2d_input_grad_autograd(const Tensor& grad_output, SymIntArrayRef input_size, IntArrayRef kernel_size,
                                       IntArrayRef stride, IntArrayRef padding, bool ceil_mode, bool count_include_pad,
                                       std::optional<int64_t> divisor_override) {
-  return pool_input_grad_autograd("avg_pool2d_input_grad", grad_output, input_size,
-                                  {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad,
-                                   divisor_override});
+  return pool_input_grad_autograd(
+      "avg_pool2d_input_grad", grad_output, input_size,
+      {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad, divisor_override});
 }
 
 Tensor adaptive_avg_pool2d_autograd(const Tensor& input, IntArrayRef output_size) {
@@ -330,10 +322,10 @@ Tensor adaptive_avg_pool2d_input_grad_autograd(const Tensor& grad_output, SymInt
 }  // namespace
 }  // namespace d2l
 
-#define D2L_AVG_POOL2D_KERNELS(suffix)                                     \
-  m.impl("avg_pool2d", d2l::avg_pool2d##suffix);                           \
-  m.impl("avg_pool2d_input_grad", d2l::avg_pool2d_input_grad##suffix);     \
-  m.impl("adaptive_avg_pool2d", d2l::adaptive_avg_pool2d##suffix);         \
+#define D2L_AVG_POOL2D_KERNELS(suffix)                                 \
+  m.impl("avg_pool2d", d2l::avg_pool2d##suffix);                       \
+  m.impl("avg_pool2d_input_grad", d2l::avg_pool2d_input_grad##suffix); \
+  m.impl("adaptive_avg_pool2d", d2l::adaptive_avg_pool2d##suffix);     \
   m.impl("adaptive_avg_pool2d_input_grad", d2l::adaptive_avg_pool2d_input_grad##suffix)
 
 TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { D2L_AVG_POOL2D_KERNELS(); }

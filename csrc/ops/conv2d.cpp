@@ -58,11 +58,12 @@ Conv2dSizes<Int> conv2d_sizes(const char* op, c10::ArrayRef<Int> input, c10::Arr
   const int64_t groups = options.groups;
   TORCH_CHECK_VALUE(sizes.C % groups == 0, op, "(): expected the channels of input to be divisible by groups=", groups,
                     ", but got input of size ", input);
-  TORCH_CHECK_VALUE(sizes.K % groups == 0, op, "(): expected the output channels of weight to be divisible by groups=",
-                    groups, ", but got weight of size ", weight);
+  TORCH_CHECK_VALUE(sizes.K % groups == 0, op,
+                    "(): expected the output channels of weight to be divisible by groups=", groups,
+                    ", but got weight of size ", weight);
   TORCH_CHECK_VALUE(weight[1] == sizes.C / groups, op, "(): expected weight to have ", sizes.C / groups,
-                    " input channels per group (input has ", sizes.C, ", groups=", groups,
-                    "), but got weight of size ", weight);
+                    " input channels per group (input has ", sizes.C, ", groups=", groups, "), but got weight of size ",
+                    weight);
   TORCH_CHECK_VALUE(sizes.C >= 1 && sizes.K >= 1 && sizes.R >= 1 && sizes.S >= 1, op,
                     "(): expected input and weight to have at least one channel and one tap, but got input of size ",
                     input, " and weight of size ", weight);
@@ -291,24 +292,19 @@ Tensor conv2d_weight_grad_meta(const Tensor& grad_output, const Tensor& input, S
 
 Tensor call_conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
                    IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("d2lkernels::conv2d", "").typed<decltype(conv2d)>();
+  static const auto op = find_op<decltype(conv2d)>("d2lkernels::conv2d");
   return op.call(input, weight, bias, stride, padding, dilation, groups);
 }
 
 Tensor call_input_grad(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size, IntArrayRef stride,
                        IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("d2lkernels::conv2d_input_grad", "")
-                             .typed<decltype(conv2d_input_grad)>();
+  static const auto op = find_op<decltype(conv2d_input_grad)>("d2lkernels::conv2d_input_grad");
   return op.call(grad_output, weight, input_size, stride, padding, dilation, groups);
 }
 
 Tensor call_weight_grad(const Tensor& grad_output, const Tensor& input, SymIntArrayRef weight_size, IntArrayRef stride,
                         IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("d2lkernels::conv2d_weight_grad", "")
-                             .typed<decltype(conv2d_weight_grad)>();
+  static const auto op = find_op<decltype(conv2d_weight_grad)>("d2lkernels::conv2d_weight_grad");
   return op.call(grad_output, input, weight_size, stride, padding, dilation, groups);
 }
 

@@ -40,8 +40,8 @@ void check_offsets_fit(const char* op, const Tensor& offsets, c10::ArrayRef<Int>
   check_pool_output<Int>(op, "offsets", offsets, input_size, window);
   const auto sizes = sizes_of<Int>(offsets);
   const auto dtype = pool_offset_dtype<Int>(window, input_size[2], input_size[3], sizes[2], sizes[3]);
-  TORCH_CHECK_TYPE(offsets.scalar_type() == dtype, op, "(): expected offsets to be ", dtype, " for this window, but got ",
-                   offsets.scalar_type());
+  TORCH_CHECK_TYPE(offsets.scalar_type() == dtype, op, "(): expected offsets to be ", dtype,
+                   " for this window, but got ", offsets.scalar_type());
 }
 
 template <typename Int>
@@ -162,10 +162,10 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& offsets, IntArrayRef
   D2L_ON_CUDA(op, input) {
     const DeviceScope device(input);
     const Tensor x = input.contiguous(format);
-    check_launch(op, input,
-                 cuda::max_pool2d_gather(shape, layout_of(format), cuda_dtype(x), x.const_data_ptr(),
-                                         places.const_data_ptr(), places.scalar_type() == at::kInt,
-                                         output.mutable_data_ptr(), device.stream()));
+    check_launch(
+        op, input,
+        cuda::max_pool2d_gather(shape, layout_of(format), cuda_dtype(x), x.const_data_ptr(), places.const_data_ptr(),
+                                places.scalar_type() == at::kInt, output.mutable_data_ptr(), device.stream()));
     return output;
   }
   if (is_16_bit(input)) {
@@ -197,10 +197,10 @@ Tensor max_pool2d_indices(const Tensor& offsets, SymIntArrayRef input_size, IntA
   const Tensor places = offsets.contiguous(format);
   D2L_ON_CUDA(op, offsets) {
     const DeviceScope device(offsets);
-    check_launch(op, offsets,
-                 cuda::max_pool2d_indices(shape, layout_of(format), places.const_data_ptr(),
-                                          places.scalar_type() == at::kInt, indices.mutable_data_ptr<int64_t>(),
-                                          device.stream()));
+    check_launch(
+        op, offsets,
+        cuda::max_pool2d_indices(shape, layout_of(format), places.const_data_ptr(), places.scalar_type() == at::kInt,
+                                 indices.mutable_data_ptr<int64_t>(), device.stream()));
     return indices;
   }
   visit_offset_dtype(places.scalar_type(), [&](auto offset) {
@@ -306,11 +306,6 @@ Tensor max_pool2d_indices_meta(const Tensor& offsets, SymIntArrayRef input_size,
 }
 
 // ---- calls through the dispatcher ------------------------------------------------------------------------------
-
-template <typename Signature>
-c10::TypedOperatorHandle<Signature> find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
 
 Tensor call_input_grad(const Tensor& grad_output, const Tensor& offsets, SymIntArrayRef input_size,
                        IntArrayRef window) {
@@ -464,12 +459,12 @@ Tensor max_pool2d_gather_autograd(const Tensor& input, const Tensor& offsets, In
 }  // namespace
 }  // namespace d2l
 
-#define D2L_MAX_POOL2D_KERNELS(suffix)                                                                   \
-  m.impl("max_pool2d", d2l::max_pool2d##suffix);                                                         \
-  m.impl("max_pool2d_with_offsets", d2l::max_pool2d_with_offsets##suffix);                               \
-  m.impl("adaptive_max_pool2d", d2l::adaptive_max_pool2d##suffix);                                       \
-  m.impl("adaptive_max_pool2d_with_offsets", d2l::adaptive_max_pool2d_with_offsets##suffix);             \
-  m.impl("max_pool2d_input_grad", d2l::max_pool2d_input_grad##suffix);                                   \
+#define D2L_MAX_POOL2D_KERNELS(suffix)                                                       \
+  m.impl("max_pool2d", d2l::max_pool2d##suffix);                                             \
+  m.impl("max_pool2d_with_offsets", d2l::max_pool2d_with_offsets##suffix);                   \
+  m.impl("adaptive_max_pool2d", d2l::adaptive_max_pool2d##suffix);                           \
+  m.impl("adaptive_max_pool2d_with_offsets", d2l::adaptive_max_pool2d_with_offsets##suffix); \
+  m.impl("max_pool2d_input_grad", d2l::max_pool2d_input_grad##suffix);                       \
   m.impl("max_pool2d_gather", d2l::max_pool2d_gather##suffix)
 
 TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) {

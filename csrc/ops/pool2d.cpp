@@ -60,10 +60,9 @@ Int output_length(const Int& length, int64_t kernel, int64_t stride, int64_t pad
 
 template <typename Int>
 std::array<Int, 2> output_lengths(c10::ArrayRef<Int> input_size, const PoolWindow& window, bool ceil_mode) {
-  return {output_length<Int>(input_size[2], window.kernel_h, window.stride_h, window.pad_h, window.dilation_h,
-                             ceil_mode),
-          output_length<Int>(input_size[3], window.kernel_w, window.stride_w, window.pad_w, window.dilation_w,
-                             ceil_mode)};
+  return {
+      output_length<Int>(input_size[2], window.kernel_h, window.stride_h, window.pad_h, window.dilation_h, ceil_mode),
+      output_length<Int>(input_size[3], window.kernel_w, window.stride_w, window.pad_w, window.dilation_w, ceil_mode)};
 }
 
 }  // namespace
@@ -83,8 +82,7 @@ template std::array<int64_t, 2> pool_output_size(const char*, at::IntArrayRef, c
 template std::array<c10::SymInt, 2> pool_output_size(const char*, c10::SymIntArrayRef, const PoolWindow&, bool);
 
 Pool2dShape pool_shape(const PoolWindow& window, at::IntArrayRef input_size, at::IntArrayRef output_size) {
-  const auto bound =
-      pool_window_bound<int64_t>(window, input_size[2], input_size[3], output_size[0], output_size[1]);
+  const auto bound = pool_window_bound<int64_t>(window, input_size[2], input_size[3], output_size[0], output_size[1]);
   return {.N = input_size[0],
           .C = input_size[1],
           .H = input_size[2],
@@ -113,7 +111,9 @@ void check_pool_input(const char* op, const char* argument, const at::Tensor& in
                     " to have at least one channel and one pixel, but got a tensor of size ", sizes);
 }
 
-void check_adaptive_output_size(const char* op, at::IntArrayRef output_size) { check_pair(op, "output_size", output_size, 1); }
+void check_adaptive_output_size(const char* op, at::IntArrayRef output_size) {
+  check_pair(op, "output_size", output_size, 1);
+}
 
 template <typename Int>
 void check_pool_output(const char* op, const char* argument, const at::Tensor& output, c10::ArrayRef<Int> input_size,
@@ -122,8 +122,8 @@ void check_pool_output(const char* op, const char* argument, const at::Tensor& o
   TORCH_CHECK_VALUE(input_size.size() == 4, op, "(): expected input_size to have 4 elements, but got ", input_size);
   const auto sizes = sizes_of<Int>(output);
   TORCH_CHECK_VALUE(sizes[0] == input_size[0] && sizes[1] == input_size[1], op, "(): expected ", argument,
-                    " to have the images and channels of the input of size ", input_size,
-                    ", but got a tensor of size ", sizes);
+                    " to have the images and channels of the input of size ", input_size, ", but got a tensor of size ",
+                    sizes);
   if (window.adaptive) {
     return;
   }

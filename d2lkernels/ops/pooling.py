@@ -229,6 +229,9 @@ def _with_places(op, input: Tensor, arguments: tuple, return_indices: bool):
         with torch.no_grad():
             _, offsets = op(batch.detach(), *arguments)
         output = _gather(batch, offsets, _window(*arguments))
+        outside = _windows_outside(batch, offsets, _window(*arguments))
+        if outside is not None:
+            output = output.masked_fill(outside, float("-inf"))
     else:
         output, offsets = op(batch, *arguments)
     if not return_indices:
@@ -240,6 +243,26 @@ def _with_places(op, input: Tensor, arguments: tuple, return_indices: bool):
 def _window(first, *rest) -> list[int]:
     """The `window` of registration.cpp from the arguments of max_pool2d or adaptive_max_pool2d."""
     return [*first, *rest[0], *rest[1], *rest[2]] if rest else []
+
+
+def _windows_outside(input: Tensor, offsets: Tensor, window: list[int]) -> Tensor | None:
+    """A (P, Q) mask of the windows that hold no pixel, whose maximum is minus infinity; None if there are none.
+
+    Only taps further apart than the map is wide (dilation) can all miss it.
+    """
+    if not window or window[6:] == [1, 1]:
+        return None
+    outside = [
+        [
+            not any(0 <= i * stride - pad + r * dilation < input.shape[axis] for r in range(kernel))
+            for i in range(offsets.shape[axis])
+        ]
+        for axis, kernel, stride, pad, dilation in zip((2, 3), *(window[i : i + 2] for i in (0, 2, 4, 6)), strict=True)
+    ]
+    if not any(map(any, outside)):
+        return None
+    rows, columns = (torch.tensor(flags, device=input.device) for flags in outside)
+    return rows[:, None] | columns
 
 
 def _gather(input: Tensor, offsets: Tensor, window: list[int]) -> Tensor:
