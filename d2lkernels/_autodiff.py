@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import pyfunctorch
 from torch.autograd import forward_ad
 
 
@@ -23,6 +24,16 @@ def needs_python_autograd() -> bool:
     return not torch.compiler.is_compiling() and (
         forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
     )
+
+
+def has_nested_forward_mode() -> bool:
+    """Whether a torch.func.jvp runs inside another.
+
+    Torch then drops, silently, the outer tangents of what a Python Function saved: its jvp is right to first order
+    only.
+    """
+    levels = pyfunctorch.retrieve_all_functorch_interpreters() if torch._C._are_functorch_transforms_active() else ()
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -109,7 +109,9 @@ class OpSpec:
         tiny: a few float64-sized problems for what is slow: gradcheck, vmap, torch.compile.
         errors: calls that must fail.
         strategy: a hypothesis strategy of samples.
-        is_linear: linear in each tensor (else it selects some of its inputs): see :func:`magnitude`.
+        is_linear: linear in each tensor, or has a majorant (else it selects some of its inputs): see :func:`magnitude`.
+        majorant: for what is neither linear nor selects: a function with the same signature whose values, and whose
+            gradients for the absolute grad_output, are those of the op without cancellation.
         uses_float32_precision: whether TF32 (CUDA, torch.backends.cudnn.conv.fp32_precision) or Winograd (CPU,
             config.set_conv_algorithm) may apply.
     """
@@ -124,6 +126,7 @@ class OpSpec:
     errors: tuple[ErrorSample, ...] = ()
     strategy: Any = None
     is_linear: bool = True
+    majorant: Callable[..., Any] | None = None
     uses_float32_precision: bool = False
     dtypes: tuple[torch.dtype, ...] = DTYPES
 
@@ -247,10 +250,26 @@ WINOGRAD_OUTLIER = 16.0
 
 def magnitude(function: Callable, spec: OpSpec, tensors: Sequence[Tensor | None], arguments: Mapping) -> Tensor:
     """What a result would be without cancellation: the scale of its rounding errors. In float64."""
+    if spec.majorant is not None:
+        return call(spec.majorant, converted(tensors, lambda tensor: tensor.detach().double()), arguments)[0].abs()
     if not spec.is_linear:
         return torch.zeros((), dtype=torch.float64)
     positive = converted(tensors, lambda tensor: tensor.detach().double().abs())
     return call(function, positive, arguments)[0].abs()
+
+
+def gradient_magnitudes(
+    spec: OpSpec,
+    tensors: Sequence[Tensor | None],
+    arguments: Mapping[str, Any],
+    grad_output: Tensor,
+    wanted: Collection[int],
+) -> list[Tensor]:
+    """The same for :func:`gradients`."""
+    if spec.majorant is None and spec.is_linear:
+        tensors = converted(tensors, torch.Tensor.abs)
+    function = spec.majorant or spec.native
+    return [one.abs() for one in gradients(function, tensors, arguments, grad_output.abs(), wanted)]
 
 
 def error_bound(expected: Tensor, native: Tensor, magnitude: Tensor, precision: str = "ieee") -> Tensor:

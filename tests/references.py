@@ -183,14 +183,13 @@ def adaptive_avg_pool2d(input, output_size):
 
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    output = torch.empty_like(input)
-    for c in range(input.shape[1] if input.numel() > 0 else 0):
+    channels = []
+    for c in range(input.shape[1]):
         values = input[:, c]
-        mean = values.sum() / values.numel() if training else running_mean[c]
-        var = (values - mean).square().sum() / values.numel() if training else running_var[c]
-        output[:, c] = (values - mean) / (var + eps).sqrt()
+        mean = values.sum() / max(1, values.numel()) if training else running_mean[c]
+        var = (values - mean).square().sum() / max(1, values.numel()) if training else running_var[c]
+        output = (values - mean) / (var + eps).sqrt()
         if weight is not None:
-            output[:, c] *= weight[c]
-        if bias is not None:
-            output[:, c] += bias[c]
-    return output
+            output = output * weight[c]
+        channels.append(output if bias is None else output + bias[c])
+    return torch.stack(channels, 1)

@@ -10,7 +10,14 @@ from cases import DTYPES, ONE_PER_TYPE, not_about_kernels, over
 from specs import BY_NAME, FUNCTIONAL
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2lkernels.testing import assert_accurate, call, converted, gradients, poisoned_memory
+from d2lkernels.testing import (
+    assert_accurate,
+    call,
+    converted,
+    gradient_magnitudes,
+    gradients,
+    poisoned_memory,
+)
 
 
 def _places(tensors):
@@ -29,12 +36,6 @@ def _grad_output(spec, sample, dtype):
     return values.to(dtype)[..., 1]
 
 
-def _scales(spec, tensors, arguments, grad_output, places):
-    """What the gradients would be without cancellation."""
-    positive = converted(tensors, torch.Tensor.abs) if spec.is_linear else tensors
-    return [one.abs() for one in gradients(spec.native, positive, arguments, grad_output.abs(), places)]
-
-
 @functools.cache
 def _expected(name, sample_name, dtype):
     """The gradients for all tensors, in float64 and by native torch, and their scales."""
@@ -45,7 +46,7 @@ def _expected(name, sample_name, dtype):
     places = _places(tensors)
     expected = gradients(spec.native, exact, sample.arguments, exact_grad, places)
     native = gradients(spec.native, tensors, sample.arguments, grad_output, places)
-    scales = _scales(spec, exact, sample.arguments, exact_grad, places)
+    scales = gradient_magnitudes(spec, exact, sample.arguments, exact_grad, places)
     return {place: values for place, *values in zip(places, expected, native, scales, strict=True)}
 
 
@@ -98,7 +99,7 @@ def test_expanded_grad_output(spec, device, dtype, sample):
     ones = torch.ones(output.shape, dtype=torch.float64)
     places = _places(tensors)
     expected = gradients(spec.native, exact, sample.arguments, ones, places)
-    scales = _scales(spec, exact, sample.arguments, ones, places)
+    scales = gradient_magnitudes(spec, exact, sample.arguments, ones, places)
     for place, value, scale in zip(places, expected, scales, strict=True):
         gradient = leaves[place].grad.cpu()
         assert_accurate(gradient, value, value.to(dtype), scale, device.precision, f"gradient of input {place}")
@@ -186,7 +187,10 @@ def test_double_backward(spec, device, dtype, sample):
         leaves = converted(tensors, lambda tensor: tensor.detach().requires_grad_())
         places = _places(leaves)
         output = call(function, leaves, sample.arguments)[0]
-        first = torch.autograd.grad(output.square().sum(), [leaves[i] for i in places], create_graph=True)
+        # Different for each element: of what is normalised, the sum of squares would be a constant.
+        factors = torch.randn(output.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+        weighted = output * factors.to(output)
+        first = torch.autograd.grad(weighted.square().sum(), [leaves[i] for i in places], create_graph=True)
         return torch.autograd.grad(sum(one.square().sum() for one in first), [leaves[i] for i in places])
 
     tensors = sample.make(dtype, device.type)

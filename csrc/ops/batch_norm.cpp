@@ -529,8 +529,11 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_train_autograd(const Tensor& input
 
 Tensor batch_norm_infer_autograd(const Tensor& input, const Tensor& mean, const Tensor& var,
                                  const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!needs_autograd("batch_norm_infer", mean, var), kName,
-                              "(): expected running_mean and running_var not to require grad, but got some that do");
+  if (needs_autograd("batch_norm_infer", mean, var)) {
+    check_infer<SymInt>(input, mean, var, weight, bias);
+    TORCH_CHECK_NOT_IMPLEMENTED(false, kName,
+                                "(): expected running_mean and running_var not to require grad, but got some that do");
+  }
   if (needs_autograd("batch_norm_infer", input, tensor_or_undefined(weight), tensor_or_undefined(bias))) {
     return BatchNormInfer::apply(input, mean, var, weight, bias, eps);
   }

@@ -1,7 +1,7 @@
 """vmap rules: each op handles a batch of problems in one call.
 
-A pooling op takes the batch as more images, batch normalisation as more channels. A convolution whose tensors are both batched takes it as more groups; with
-one batched tensor, as more images or more channels of that tensor.
+A pooling op takes the batch as more images, batch normalisation as more channels. A convolution whose tensors are both
+batched takes it as more groups; with one batched tensor, as more images or more channels of that tensor.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def _images_rule(op, tensors: int):
     return rule
 
 
+def _fold(front: Tensor, is_map: bool) -> Tensor:
+    """(B, N, C, ...) as (N, B * C, ...), or (B, C) as (B * C)."""
+    return front.transpose(0, 1).flatten(1, 2) if is_map else front.flatten(0, 1)
+
+
 def _channels_rule(op, maps: int, parameters: int):
     """The batch becomes more channels: right for every op that treats its channels alike.
 
@@ -71,12 +76,10 @@ def _channels_rule(op, maps: int, parameters: int):
 
     def rule(info, in_dims, *args):
         size = info.batch_size
-        fronts = [
-            None if arg is None else _front(arg, dim, size)
-            for arg, dim in zip(args[: maps + parameters], in_dims, strict=False)
+        folded = [
+            None if arg is None else _fold(_front(arg, dim, size), place < maps)
+            for place, (arg, dim) in enumerate(zip(args[: maps + parameters], in_dims, strict=False))
         ]
-        folded = [one.transpose(0, 1).flatten(1, 2) for one in fronts[:maps]]
-        folded += [None if one is None else one.flatten(0, 1) for one in fronts[maps:]]
         outputs = op(*folded, *args[maps + parameters :])
         if isinstance(outputs, Tensor):
             return _from_channels(outputs, size, 1), 0

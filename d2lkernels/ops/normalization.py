@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from .._autodiff import needs_python_autograd
+from .._autodiff import has_nested_forward_mode, needs_python_autograd
 from ._arguments import check_tensor
 
 _train = torch.ops.d2lkernels.batch_norm_train.default
@@ -83,12 +85,12 @@ def batch_norm(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None:
             check_tensor("batch_norm", name, tensor)
-    transformed = needs_python_autograd()
+    train, infer = _kernels()
     if not training:
-        return (_Infer.apply if transformed else _infer)(input, running_mean, running_var, weight, bias, eps)
-    keeps = _check_running(input, running_mean, running_var)
-    output, mean, var = (_Train.apply if transformed else _train)(input, weight, bias, eps)
-    if keeps:
+        return infer(input, running_mean, running_var, weight, bias, eps)
+    _check_running(input, running_mean, running_var)
+    output, mean, var = train(input, weight, bias, eps)
+    if running_mean is not None and running_var is not None:
         _update(running_mean, running_var, mean, var, momentum, input)
     return output
 
@@ -96,15 +98,15 @@ def batch_norm(
 # ---- running statistics ----------------------------------------------------------------------------------------------
 
 
-def _check_running(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None) -> bool:
-    """Whether there are running statistics, checked before anything is computed. The op checks the input."""
+def _check_running(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None) -> None:
+    """Before anything is computed. The op checks the input."""
     if (running_mean is None) != (running_var is None):
         name = "running_var" if running_var is None else "running_mean"
         raise ValueError(
             f"batch_norm(): expected {name} to be a Tensor like the other running statistics, but got None"
         )
-    if running_mean is None or input.dim() < 2 or not input.is_floating_point():
-        return False
+    if running_mean is None or running_var is None or input.dim() < 2 or not input.is_floating_point():
+        return
     channels = input.shape[1]
     is_16_bit = input.dtype in (torch.bfloat16, torch.float16)
     for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
@@ -122,7 +124,6 @@ def _check_running(input: Tensor, running_mean: Tensor | None, running_var: Tens
             raise RuntimeError(
                 f"batch_norm(): expected {name} to be on the device of input ({input.device}), but got {tensor.device}"
             )
-    return True
 
 
 _SCALAR_TYPES = {
@@ -149,7 +150,48 @@ def _update(
 
 
 # ---- torch.func and forward-mode AD ----------------------------------------------------------------------------------
-# The values come from our kernels, the derivatives are written in ops that torch transforms.
+# The values come from our kernels, the derivatives are written in ops that torch transforms; where forward mode is
+# nested, the values are, too.
+
+
+def _kernels() -> tuple[Callable, Callable]:
+    """Training and inference."""
+    if not needs_python_autograd():
+        return _train, _infer
+    if has_nested_forward_mode():
+        return _train_by_torch, _infer_by_torch
+    return _Train.apply, _Infer.apply
+
+
+def _train_by_torch(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+    _train(*_on_meta(input, weight, bias), eps)
+    x = input.to(_compute_dtype(input))
+    mean = x.mean(_axes(x), keepdim=True)
+    distance = x - mean
+    var = distance.square().mean(_axes(x), keepdim=True)
+    output = _affine(distance * torch.rsqrt(var + eps), weight, bias).to(input.dtype)
+    return output, mean.flatten(), var.flatten()
+
+
+def _infer_by_torch(
+    input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    _infer(*_on_meta(input, mean, var, weight, bias), eps)
+    x = input.to(_compute_dtype(input))
+    inverse = torch.rsqrt(var.to(x.dtype) + eps)
+    z = (x - _along_channels(mean.to(x.dtype), x)) * _along_channels(inverse, x)
+    return _affine(z, weight, bias).to(input.dtype)
+
+
+def _on_meta(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Untransformed tensors of the same sizes, to have arguments checked."""
+    return [None if one is None else torch.empty(one.shape, dtype=one.dtype, device="meta") for one in tensors]
+
+
+def _affine(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if weight is not None:
+        z = z * _along_channels(weight.to(z.dtype), z)
+    return z if bias is None else z + _along_channels(bias.to(z.dtype), z)
 
 
 def _axes(input: Tensor) -> list[int]:
@@ -189,18 +231,19 @@ class _Train(torch.autograd.Function):
         input, weight, bias, ctx.eps = inputs
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, weight)
         ctx.save_for_forward(input, weight)
 
     @staticmethod
-    def _normalized(ctx) -> tuple[Tensor, Tensor, Tensor]:
-        """z = (input - mean) / deviation, 1 / deviation and weight / deviation."""
+    def _normalized(ctx) -> tuple[Tensor, Tensor]:
+        """z = (input - mean) / deviation and weight / deviation."""
         input, weight = ctx.saved_tensors
         x = input.to(_compute_dtype(input))
         distance = x - x.mean(_axes(input), keepdim=True)
         inverse = torch.rsqrt(distance.square().mean(_axes(input), keepdim=True) + ctx.eps)
         scale = inverse if weight is None else inverse * _along_channels(weight.to(x.dtype), x)
-        return distance * inverse, inverse, scale
+        return distance * inverse, scale
 
     @staticmethod
     def _project(values: Tensor, z: Tensor) -> Tensor:
@@ -211,7 +254,9 @@ class _Train(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, *_):
         input, weight = ctx.saved_tensors
-        z, _, scale = _Train._normalized(ctx)
+        if grad is None:
+            return None, None, None, None
+        z, scale = _Train._normalized(ctx)
         grad = grad.to(z.dtype)
         axes = _axes(z)
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -224,7 +269,7 @@ class _Train(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, tangent, tangent_weight, tangent_bias, _):
-        z, _, scale = _Train._normalized(ctx)
+        z, scale = _Train._normalized(ctx)
         if tangent is not None:
             tangent = _Train._project(tangent.to(z.dtype), z)
         result = _tangent(scale, tangent, z, tangent_weight, tangent_bias)
@@ -241,6 +286,7 @@ class _Infer(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         input, mean, var, weight, bias, ctx.eps = inputs
+        ctx.set_materialize_grads(False)
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(input, mean, var, weight)
         ctx.save_for_forward(input, mean, var, weight)
@@ -257,6 +303,8 @@ class _Infer(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         input, _, _, weight = ctx.saved_tensors
+        if grad is None:
+            return None, None, None, None, None, None
         _refuse_running(ctx.needs_input_grad[1] or ctx.needs_input_grad[2])
         z, scale = _Infer._normalized(ctx)
         grad = grad.to(z.dtype)

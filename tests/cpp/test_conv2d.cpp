@@ -1,5 +1,5 @@
-// conv2d and its two gradients on the CPU, computed directly, against plain loops in double: every instruction set of the machine, both
-// layouts, float and double, both memory orders of the weight, one thread and several.
+// conv2d and its two gradients on the CPU, computed directly, against plain loops in double: every instruction set of
+// the machine, both layouts, float and double, both memory orders of the weight, one thread and several.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -271,6 +271,27 @@ void test_error_bounds(Report& report) {
   }
 }
 
+// More threads than blocks of channels or than slices of tiles are worth: the ways to share the work that few threads
+// never take, one of them with more tiles than transformed pixels are kept of at a time.
+void test_many_threads(Report& report) {
+  const Problem problems[] = {{6, 40, 14, 14, 256}, {4, 130, 14, 14, 160}, {70, 160, 14, 14, 160}};
+  for (const Problem& problem : problems) {
+    const Data data(problem.shape(), Layout::nhwc, true);
+    for (const cpu::Capability capability : kCapabilities) {
+      if (!cpu::is_supported(capability)) continue;
+      cpu::set_capability(capability);
+      g_threads = 12;
+      const Results results = data.with_tile(4), again = data.with_tile(4);
+      g_threads = 1;
+      const std::string name = "many threads, " + std::to_string(problem.N) + " images, " + cpu::name_of(capability);
+      check_errors(report, data, results, cpu::kWinogradError4, name);
+      report.check(same_bits(results.output, again.output) && same_bits(results.grad_input, again.grad_input) &&
+                       same_bits(results.grad_weight, again.grad_weight),
+                   "repeats, " + name);
+    }
+  }
+}
+
 // The launchers obey the switch, for all that is possible and nothing else.
 void test_choice(Report& report) {
   using cpu::Conv2dAlgorithm;
@@ -340,6 +361,7 @@ int main() {
       test::test_problem(report, i, problems[i], layout, (layout == Layout::nhwc) != (i % 3 == 0));
     }
   }
+  test::test_many_threads(report);
   test::test_error_bounds(report);
   test::test_choice(report);
   return report.finish();

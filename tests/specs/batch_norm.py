@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 
+import references
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
-import references
 from d2lkernels import ops
 from d2lkernels.testing import ErrorSample, Input, OpSpec, Sample
 
 
 def norm(name: str, size: tuple[int, ...], layout: str = "contiguous", affine: bool = True, **arguments) -> Sample:
     parameters = (Input((size[1],)), Input((size[1],))) if affine else (None, None)
-    return Sample(name, (Input(size, layout), None, None, *parameters), {"training": True, **arguments}, math.prod(size))
+    return Sample(
+        name, (Input(size, layout), None, None, *parameters), {"training": True, **arguments}, math.prod(size)
+    )
 
 
 SAMPLES = (
@@ -83,7 +85,9 @@ def _per_channel(name: str) -> tuple[ErrorSample, ...]:
             input=Input(_X.size, dtype=torch.float16),
             **{**statistics, argument: Input((4,), dtype=torch.bfloat16)},
         ),
-        _error(f"{name}_no_tensor", TypeError, f"{name} to be a Tensor, but got float", **{**statistics, argument: 1.0}),
+        _error(
+            f"{name}_no_tensor", TypeError, f"{name} to be a Tensor, but got float", **{**statistics, argument: 1.0}
+        ),
     )
 
 
@@ -151,7 +155,28 @@ def _calls(draw) -> Sample:
     rank = draw(st.integers(2, 5))
     size = (draw(st.integers(2, 9)), draw(st.integers(1, 40)), *(draw(st.integers(1, 9)) for _ in range(rank - 2)))
     layouts = ("contiguous", "transposed", "strided", "unaligned", *(["channels_last"] if rank == 4 else []))
-    return norm("drawn", size, draw(st.sampled_from(layouts)), draw(st.booleans()), eps=draw(st.sampled_from((1e-5, 0.1))))
+    return norm(
+        "drawn", size, draw(st.sampled_from(layouts)), draw(st.booleans()), eps=draw(st.sampled_from((1e-5, 0.1)))
+    )
+
+
+# Statistics of many values, which the float64 expected values have errors of, too.
+_STATISTICS_ERROR = 4.0
+
+
+def _majorant(input, running_mean, running_var, weight=None, bias=None, training=True, eps=1e-5):
+    """weight / deviation * (|x| + mean(|x|) + |z| mean(|x z|)) + |bias|: the gradient has the same three terms, too."""
+    axes = [0, *range(2, input.dim())]
+    along = lambda values: values.abs().view(-1, *(1 for _ in axes[1:]))  # noqa: E731
+    exact = input.detach()
+    distance = exact - exact.mean(axes, keepdim=True)
+    inverse = torch.rsqrt(distance.square().mean(axes, keepdim=True) + eps)
+    x, z = input.abs(), (distance * inverse).abs()
+    sums = x + x.mean(axes, keepdim=True) + z * (x * z).mean(axes, keepdim=True)
+    output = sums * inverse * _STATISTICS_ERROR
+    if weight is not None:
+        output = output * along(weight)
+    return output if bias is None else output + along(bias)
 
 
 # ---- the ops as the dispatcher knows them ----------------------------------------------------------------------------
@@ -198,5 +223,6 @@ SPECS = (
         tiny=TINY,
         errors=ERRORS,
         strategy=_calls(),
+        majorant=_majorant,
     ),
 )

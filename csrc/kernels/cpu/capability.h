@@ -27,19 +27,19 @@ const char* name_of(Capability capability);
 
 #if defined(__x86_64__)
 #define D2L_FOR_EACH_CAPABILITY(MACRO) MACRO(baseline) MACRO(avx2) MACRO(avx512)
-#define D2L_CALL_BEST(function, ...)                              \
-  do {                                                            \
-    switch (::d2l::cpu::capability()) {                           \
-      case ::d2l::cpu::Capability::avx512:                        \
-        ::d2l::cpu::avx512::function(__VA_ARGS__);                \
-        break;                                                    \
-      case ::d2l::cpu::Capability::avx2:                          \
-        ::d2l::cpu::avx2::function(__VA_ARGS__);                  \
-        break;                                                    \
-      case ::d2l::cpu::Capability::baseline:                      \
-        ::d2l::cpu::baseline::function(__VA_ARGS__);              \
-        break;                                                    \
-    }                                                             \
+#define D2L_CALL_BEST(function, ...)                 \
+  do {                                               \
+    switch (::d2l::cpu::capability()) {              \
+      case ::d2l::cpu::Capability::avx512:           \
+        ::d2l::cpu::avx512::function(__VA_ARGS__);   \
+        break;                                       \
+      case ::d2l::cpu::Capability::avx2:             \
+        ::d2l::cpu::avx2::function(__VA_ARGS__);     \
+        break;                                       \
+      case ::d2l::cpu::Capability::baseline:         \
+        ::d2l::cpu::baseline::function(__VA_ARGS__); \
+        break;                                       \
+    }                                                \
   } while (false)
 #else
 #define D2L_FOR_EACH_CAPABILITY(MACRO) MACRO(baseline)

@@ -2,6 +2,7 @@
 //
 // Activations (input, output and their gradients) are dense in `layout`. A weight has its own element strides, so that
 // both memory formats of torch are read and written in place; it is logically [K, C/groups, R, S].
+// conv2d_algorithm.h says how they compute, and with what error.
 // Results are the same for every run with the same number of threads. Nothing is read before it is written:
 // outputs may hold anything on entry.
 #pragma once

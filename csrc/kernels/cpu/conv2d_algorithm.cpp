@@ -29,29 +29,60 @@ bool is_possible(const Conv2dShape& s) {
          s.groups == 1 && s.N * s.C * s.K * s.P * s.Q > 0;
 }
 
-double tiles_of(int64_t pixels, int size) { return static_cast<double>((pixels + size - 1) / size); }
-
-// Estimated time per pass in multiply-adds of one channel pair, as the products of the direct kernel count. A tile
-// costs its n * n products, and per channel a transform; the weight is transformed once per call.
+// Times are estimated in multiply-adds, at the rate of the direct kernel on many channels. The constants are measured
+// (AVX-512, one thread).
 struct Cost {
-  double transform;  // of a tile and one channel, in products
-  double weight;     // of a channel pair, in products
+  double products;  // of a tile (direct: a pixel) and a pair of channels
+  // Forward and input gradient, and weight gradient:
+  double transform[2];  // of a tile and a channel
+  double weight[2];     // packing or transforming the weight, per pair of channels
+};
+constexpr Cost kDirect = {9, {0, 0}, {300, 600}};
+constexpr Cost kTiles4 = {36, {440, 390}, {450, 1700}};
+constexpr Cost kTiles2 = {16, {180, 150}, {300, 900}};
+// A transformed weight that stays in the cache costs less.
+constexpr double kCachedPairs = 1 << 14, kCachedShare = 0.2;
+// Maps that do not stay in the cache make transforms slower.
+constexpr double kCachedElements = 1 << 20, kUncachedFactor = 1.6;
+// Winograd has to be this much cheaper, to be faster for sure.
+constexpr double kWorthwhile = 0.85;
+
+// Channels as they fill vectors.
+double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16 * 16); }
+// The direct kernel lets the taps of a row share a vector if there are few.
+double shared_lanes(int64_t channels) { return channels <= 10 ? 32.0 / 3 : lanes(channels); }
+
+double weight_cost(const Conv2dShape& s, Conv2dPass pass, const Cost& cost) {
+  const double pairs = static_cast<double>(s.C) * static_cast<double>(s.K);
+  return pairs * cost.weight[pass == Conv2dPass::weight_grad] * (pairs <= kCachedPairs ? kCachedShare : 1.0);
+}
+
+struct ResultMap {
+  int64_t rows, columns;
 };
 
+ResultMap result_map(const Conv2dShape& s, Conv2dPass pass) {
+  return pass == Conv2dPass::input_grad ? ResultMap{s.H, s.W} : ResultMap{s.P, s.Q};
+}
+
 double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
-  const int size = tile + 2;
-  const Cost cost = {tile == 4 ? 2.0 * 36 * 12 : 2.0 * 16 * 6, tile == 4 ? 60.0 : 30.0};
-  const bool transposed = pass == Conv2dPass::input_grad;
-  const double tiles =
-      static_cast<double>(s.N) * tiles_of(transposed ? s.H : s.P, tile) * tiles_of(transposed ? s.W : s.Q, tile);
-  const double pairs = static_cast<double>(s.C) * static_cast<double>(s.K);
-  return pairs * (tiles * size * size + cost.weight) + tiles * cost.transform * static_cast<double>(s.C + s.K);
+  const Cost& cost = tile == 4 ? kTiles4 : kTiles2;
+  const ResultMap map = result_map(s, pass);
+  const double tiles = static_cast<double>(s.N * ((map.rows + tile - 1) / tile) * ((map.columns + tile - 1) / tile));
+  const double pairs =
+      pass == Conv2dPass::input_grad ? lanes(s.C) * static_cast<double>(s.K) : static_cast<double>(s.C) * lanes(s.K);
+  const bool is_cached = static_cast<double>(s.N * (s.C * s.H * s.W + s.K * s.P * s.Q)) <= kCachedElements;
+  const double transform = cost.transform[pass == Conv2dPass::weight_grad] * (is_cached ? 1.0 : kUncachedFactor);
+  return tiles * (cost.products * pairs + transform * (lanes(s.C) + lanes(s.K))) + weight_cost(s, pass, cost);
 }
 
 double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
-  const bool transposed = pass == Conv2dPass::input_grad;
-  const double pixels = static_cast<double>(s.N) * static_cast<double>(transposed ? s.H * s.W : s.P * s.Q);
-  return 9 * pixels * static_cast<double>(s.C) * static_cast<double>(s.K);
+  const ResultMap map = result_map(s, pass);
+  const double c = static_cast<double>(s.C), k = static_cast<double>(s.K);
+  const double pairs = pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
+                       : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
+                                                        : c * lanes(s.K);
+  return static_cast<double>(s.N * map.rows * map.columns) * kDirect.products * pairs + weight_cost(s, pass, kDirect);
 }
 
 }  // namespace
@@ -86,7 +117,8 @@ int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
   const Conv2dAlgorithm wanted = conv2d_algorithm();
   if (wanted == Conv2dAlgorithm::direct || !is_possible(shape)) return 0;
   const double large = winograd_cost(shape, pass, 4), small = winograd_cost(shape, pass, 2);
-  if (wanted == Conv2dAlgorithm::automatic && direct_cost(shape, pass) <= (large < small ? large : small)) return 0;
+  const double best = large < small ? large : small;
+  if (wanted == Conv2dAlgorithm::automatic && best >= kWorthwhile * direct_cost(shape, pass)) return 0;
   return large < small ? 4 : 2;
 }
 

@@ -1,8 +1,8 @@
 // Which algorithm computes a convolution on the CPU.
 //
-// direct:   the sums of the definition, in the order of the taps. Relative L2 error against float64 for normally
-//           distributed inputs 1e-7 to 4e-7, and an element that is added up from zeros, or from few numbers, is exact.
-//           This is the strict switch: with it, results are as accurate as those of torch.
+// direct:   the sums of the definition, in the order of the taps. Relative L2 error of float against float64, for
+//           normally distributed inputs: forward and input gradient 2e-7 (16 channels) to 1.2e-6 (512), weight gradient
+//           1.5e-7 to 6e-7. An element whose products are all zero is exact. This is the strict switch.
 // winograd: float, 3x3 taps, stride 1, dilation 1, one group: up to 4x fewer multiplications. The relative L2 error is
 //           below kWinogradError; the error of an element is relative to its tile, not to the element. An infinity or
 //           a NaN of the input spoils the whole tiles (4x4 pixels of the result) that it touches, not 3x3 pixels.
@@ -17,7 +17,10 @@ namespace d2l::cpu {
 enum class Conv2dAlgorithm { automatic, direct, winograd };
 enum class Conv2dPass { forward, input_grad, weight_grad };
 
-// Bounds of the relative L2 error of winograd, for normally distributed inputs, by the size of its tiles.
+// Bounds of the relative L2 error of winograd, for normally distributed inputs of up to 512 channels, by the size of
+// its tiles. Measured for 16, 64, 256, 512 channels: forward and input gradient 0.5, 0.8, 1.5, 2.0e-6 (tiles of 4)
+// and 1.7, 2.7, 4.9, 6.9e-7 (tiles of 2); weight gradient, which depends on the number of pixels, 0.6 to 1.4e-6 and 2.5
+// to 5e-7.
 constexpr double kWinogradError4 = 2.5e-6, kWinogradError2 = 8e-7;
 
 // For the whole process. At first what D2LKERNELS_CONV_ALGORITHM=auto|direct|winograd says, else automatic; throws

@@ -1,6 +1,7 @@
 // The register tile of the weight gradient: Rows x Columns (kernel rows x neighbouring elements (s, c) of the window) x
 // NV vectors of k stay in registers while the pixels of a strip stream past; per pixel NV loads of grad_output, Rows *
-// Columns broadcasts of input and NV * Rows * Columns fused multiply-adds. Only for kernel sources.
+// Columns broadcasts of input and NV * Rows * Columns fused multiply-adds. A strip is summed up from zero and then
+// added to what was there: many short sums are more accurate than a long one. Only for kernel sources.
 #pragma once
 
 #include <utility>
@@ -33,18 +34,7 @@ using WindowFunction = void (*)(const WindowArguments<T>&);
 
 template <typename T, int Rows, int Columns, int NV>
 void window(const WindowArguments<T>& arguments) {
-  vec_t<T> sums[Rows][Columns][NV];
-#pragma GCC unroll 4
-  for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 14
-    for (int j = 0; j < Columns; ++j) {
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) {
-        sums[i][j][v] =
-            arguments.fresh ? vec_t<T>{} : load(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>);
-      }
-    }
-  }
+  vec_t<T> sums[Rows][Columns][NV] = {};
   const int64_t input_pixel = arguments.input_pixel, grad_pixel = arguments.grad_pixel;
   for (int64_t n = 0; n < arguments.images; ++n) {
     for (int64_t p = 0; p < arguments.rows; ++p) {
@@ -80,7 +70,8 @@ void window(const WindowArguments<T>& arguments) {
     for (int j = 0; j < Columns; ++j) {
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) {
-        store(arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>, sums[i][j][v]);
+        T* to = arguments.sums + i * arguments.sums_tap_row + (j * NV + v) * kLanes<T>;
+        store(to, arguments.fresh ? sums[i][j][v] : load(static_cast<const T*>(to)) + sums[i][j][v]);
       }
     }
   }

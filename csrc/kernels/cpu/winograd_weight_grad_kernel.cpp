@@ -94,15 +94,23 @@ struct Driver {
   // Adds the products of `used` tiles, of `count` that the matrices have room for.
   void multiply(const float* inputs, const float* gradients, int64_t count, int64_t used, const Part& part,
                 bool fresh) const {
+    for (int64_t first = 0; first < used; first += kManyTiles) {
+      multiply_some(inputs, gradients, count, first, min(kManyTiles, used - first), part, fresh && first == 0);
+    }
+  }
+
+  void multiply_some(const float* inputs, const float* gradients, int64_t count, int64_t first_tile, int64_t tiles,
+                     const Part& part, bool fresh) const {
     WindowArguments<float> w{};
     w.images = w.rows = 1;
-    w.columns = used;
+    w.columns = tiles;
     w.fresh = fresh;
     for (int64_t p = 0; p < kPlanes; ++p) {
       const float* input_plane = inputs + p * pixel_plane(count, problem.depth);
       for (int64_t b = 0; b < part.blocks; ++b) {
         const int64_t width = packing.block_width(part.first_block + b);
-        w.grad = gradients + p * pixel_plane(count, problem.width) + (part.first_block + b) * kBlock * count;
+        w.grad = gradients + p * pixel_plane(count, problem.width) + (part.first_block + b) * kBlock * count +
+                 first_tile * width;
         w.grad_pixel = width;
         for (int64_t c = part.first; c < part.last; c += kBlock) {
           const int64_t channels = min(kBlock, part.last - c);
@@ -110,7 +118,7 @@ struct Driver {
           w.input_pixel = width_of_block(problem.depth, c / kBlock);
           for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = i * channels / pieces, end = (i + 1) * channels / pieces;
-            w.input = input_plane + c * count + begin;
+            w.input = input_plane + c * count + first_tile * w.input_pixel + begin;
             w.sums = part.sums + b * part.block_stride() + p * part.plane + (c - part.first + begin) * width;
             product(end - begin, width > kLanes<float>)(w);
           }

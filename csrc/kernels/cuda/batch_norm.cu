@@ -80,13 +80,13 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   Walk<kNhwc, kPack> walk(work, c);
   Value first[kLanes] = {}, sums[kLanes] = {}, squares[kLanes] = {};
   if (walk.inside()) {
-    const Pack<T, kPack> values = load_pack<T, kPack>(input + walk.offset);
+    const Pack<T, kPack> values = load_from<kPack>(input + walk.offset, work.aligned);
     for (int v = 0; v < kLanes; ++v) first[v] = widen(values[v]);
   }
   int rows = 0;
 #pragma unroll 4
   for (; walk.inside(); walk.next(work), ++rows) {
-    const Pack<T, kPack> values = load_pack<T, kPack>(input + walk.offset);
+    const Pack<T, kPack> values = load_from<kPack>(input + walk.offset, work.aligned);
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
       const Value distance = widen(values[v]) - first[lane];
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
 #pragma unroll 4
   for (Walk<kNhwc, kPack> walk(work, c); walk.inside(); walk.next(work)) {
-    const Pack<T, kPack> gradients = load_pack<T, kPack>(grad_output + walk.offset);
-    const Pack<T, kPack> values = load_pack<T, kPack>(input + walk.offset);
+    const Pack<T, kPack> gradients = load_from<kPack>(grad_output + walk.offset, work.aligned);
+    const Pack<T, kPack> values = load_from<kPack>(input + walk.offset, work.aligned);
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
       const Value gradient = widen(gradients[v]);
@@ -199,13 +199,13 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
 #pragma unroll 4
   for (Walk<kNhwc, kPack> walk(work, c); walk.inside(); walk.next(work)) {
-    const Pack<T, kPack> values = load_pack<T, kPack>(input + walk.offset);
+    const Pack<T, kPack> values = load_from<kPack>(input + walk.offset, work.aligned);
     Pack<T, kPack> result;
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
       result[v] = narrow<T>((widen(values[v]) - near[lane]) * scale[lane] + shift[lane]);
     }
-    store_pack(output + walk.offset, result);
+    store_to<kPack>(output + walk.offset, result, work.aligned);
   }
 }
 
@@ -231,15 +231,15 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
 #pragma unroll 2
   for (Walk<kNhwc, kPack> walk(work, c); walk.inside(); walk.next(work)) {
-    const Pack<T, kPack> gradients = load_pack<T, kPack>(grad_output + walk.offset);
-    const Pack<T, kPack> values = load_pack<T, kPack>(input + walk.offset);
+    const Pack<T, kPack> gradients = load_from<kPack>(grad_output + walk.offset, work.aligned);
+    const Pack<T, kPack> values = load_from<kPack>(input + walk.offset, work.aligned);
     Pack<T, kPack> result;
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
       result[v] =
           narrow<T>(widen(gradients[v]) * scale[lane] - ((widen(values[v]) - near[lane]) * slope[lane] + shift[lane]));
     }
-    store_pack(grad_input + walk.offset, result);
+    store_to<kPack>(grad_input + walk.offset, result, work.aligned);
   }
 }
 
@@ -251,10 +251,10 @@ LaunchStatus normalize(const BatchNormShape& shape, Layout layout, double eps, c
                        const void* var, const void* weight, const void* bias, void* output, Stream stream) {
   using Value = accumulate_t<T>;
   const bool aligned = is_aligned(input, kPackBytes) && is_aligned(output, kPackBytes);
-  return choose_instance<T>(shape, layout, aligned, [&](auto nhwc, auto pack) {
+  return choose_instance<T>(shape, layout, [&](auto nhwc, auto pack) {
     constexpr bool kNhwc = decltype(nhwc)::value;
     constexpr int kPack = decltype(pack)::value;
-    const Work work = work_of<kNhwc, kPack>(shape, eps);
+    const Work work = work_of<kNhwc, kPack>(shape, eps, aligned);
     const Grid grid = grid_of<kNhwc, kPack>(work);
     D2L_LAUNCH((batch_norm_normalize<T, Stat, kNhwc, kPack>), grid.grid, grid.block, 0, stream, work,
                static_cast<const T*>(input), static_cast<const Stat*>(mean), static_cast<const Stat*>(var),
@@ -272,10 +272,10 @@ LaunchStatus sum_gradients(const BatchNormShape& shape, Layout layout, double ep
   using Stat = statistic_t<T>;
   const bool aligned = is_aligned(grad_output, kPackBytes) && is_aligned(input, kPackBytes);
   auto* const partials = static_cast<GradSums<Stat>*>(workspace);
-  return choose_instance<T>(shape, layout, aligned, [&](auto nhwc, auto pack) {
+  return choose_instance<T>(shape, layout, [&](auto nhwc, auto pack) {
     constexpr bool kNhwc = decltype(nhwc)::value;
     constexpr int kPack = decltype(pack)::value;
-    const Work work = work_of<kNhwc, kPack>(shape, eps);
+    const Work work = work_of<kNhwc, kPack>(shape, eps, aligned);
     const Grid grid = grid_of<kNhwc, kPack>(work);
     D2L_LAUNCH((batch_norm_grad_sums<T, kNhwc, kPack>), grid.grid, grid.block, 0, stream, work,
                static_cast<const T*>(grad_output), static_cast<const T*>(input), static_cast<const Stat*>(mean),
@@ -308,20 +308,20 @@ LaunchStatus batch_norm_train(const BatchNormShape& shape, Layout layout, DType 
     using T = typename decltype(type)::type;
     using Stat = statistic_t<T>;
     auto* const partials = static_cast<Moments<Stat>*>(workspace);
-    const LaunchStatus status =
-        choose_instance<T>(shape, layout, is_aligned(input, kPackBytes), [&](auto nhwc, auto pack) {
-          constexpr bool kNhwc = decltype(nhwc)::value;
-          constexpr int kPack = decltype(pack)::value;
-          const Work work = work_of<kNhwc, kPack>(shape, eps);
-          const Grid grid = grid_of<kNhwc, kPack>(work);
-          D2L_LAUNCH((batch_norm_moments<T, kNhwc, kPack>), grid.grid, grid.block, 0, stream, work,
-                     static_cast<const T*>(input), partials);
-          const LaunchStatus sums = launched(grid.grid, grid.block);
-          if (sums.error != 0) return sums;
-          D2L_LAUNCH((batch_norm_join_moments<Stat>), join_grid(shape.C), join_block(), 0, stream, shape.C,
-                     static_cast<int>(grid.slices), partials, static_cast<Stat*>(mean), static_cast<Stat*>(var));
-          return launched(join_grid(shape.C), join_block());
-        });
+    const bool aligned = is_aligned(input, kPackBytes);
+    const LaunchStatus status = choose_instance<T>(shape, layout, [&](auto nhwc, auto pack) {
+      constexpr bool kNhwc = decltype(nhwc)::value;
+      constexpr int kPack = decltype(pack)::value;
+      const Work work = work_of<kNhwc, kPack>(shape, eps, aligned);
+      const Grid grid = grid_of<kNhwc, kPack>(work);
+      D2L_LAUNCH((batch_norm_moments<T, kNhwc, kPack>), grid.grid, grid.block, 0, stream, work,
+                 static_cast<const T*>(input), partials);
+      const LaunchStatus sums = launched(grid.grid, grid.block);
+      if (sums.error != 0) return sums;
+      D2L_LAUNCH((batch_norm_join_moments<Stat>), join_grid(shape.C), join_block(), 0, stream, shape.C,
+                 static_cast<int>(grid.slices), partials, static_cast<Stat*>(mean), static_cast<Stat*>(var));
+      return launched(join_grid(shape.C), join_block());
+    });
     if (status.error != 0) return status;
     return normalize<T, Stat>(shape, layout, eps, input, mean, var, weight, bias, output, stream);
   });
@@ -356,10 +356,10 @@ LaunchStatus batch_norm_train_grad(const BatchNormShape& shape, Layout layout, D
     if (status.error != 0) return status;
     const bool aligned =
         is_aligned(grad_output, kPackBytes) && is_aligned(input, kPackBytes) && is_aligned(grad_input, kPackBytes);
-    return choose_instance<T>(shape, layout, aligned, [&](auto nhwc, auto pack) {
+    return choose_instance<T>(shape, layout, [&](auto nhwc, auto pack) {
       constexpr bool kNhwc = decltype(nhwc)::value;
       constexpr int kPack = decltype(pack)::value;
-      const Work work = work_of<kNhwc, kPack>(shape, eps);
+      const Work work = work_of<kNhwc, kPack>(shape, eps, aligned);
       const Grid grid = grid_of<kNhwc, kPack>(work);
       D2L_LAUNCH((batch_norm_input_grad<T, kNhwc, kPack>), grid.grid, grid.block, 0, stream, work,
                  static_cast<const T*>(grad_output), static_cast<const T*>(input), static_cast<const Value*>(weight),

@@ -44,6 +44,7 @@ struct Work {
   int64_t rows, rows_per_slice;
   int64_t packs_per_plane;  // NCHW
   double eps, values;       // values per channel
+  bool aligned;             // all maps to the size of a pack
 };
 
 struct Grid {
@@ -58,16 +59,19 @@ inline int64_t max_slices(const BatchNormShape& shape, Layout layout) {
 }
 
 template <bool kNhwc, int kPack>
-Work work_of(const BatchNormShape& shape, double eps) {
+Work work_of(const BatchNormShape& shape, double eps, bool aligned) {
   const int64_t rows = kNhwc ? shape.values() : shape.values() / kPack;
   const int64_t slices = max_slices(shape, kNhwc ? Layout::nhwc : Layout::nchw);
-  return {shape.C,
-          shape.pixels,
-          rows,
-          ceil_div(rows, slices),
-          shape.pixels / kPack,
-          eps,
-          static_cast<double>(shape.values())};
+  Work work{};
+  work.C = shape.C;
+  work.pixels = shape.pixels;
+  work.rows = rows;
+  work.rows_per_slice = ceil_div(rows, slices);
+  work.packs_per_plane = shape.pixels / kPack;
+  work.eps = eps;
+  work.values = static_cast<double>(shape.values());
+  work.aligned = aligned;
+  return work;
 }
 
 template <bool kNhwc, int kPack>
@@ -80,16 +84,30 @@ Grid grid_of(const Work& work) {
           dim3(columns, kThreads / columns), slices};
 }
 
-// Calls function(std::bool_constant<kNhwc>{}, std::integral_constant<int, kPack>{}): 16-byte packs where every row, or
-// plane, is aligned to one.
+// Calls function(std::bool_constant<kNhwc>{}, std::integral_constant<int, kPack>{}): packs of 16 bytes where they fill
+// a row, or a plane. Addresses have no say in it: sums have one order.
 template <typename T, typename Function>
-LaunchStatus choose_instance(const BatchNormShape& shape, Layout layout, bool aligned, Function&& function) {
+LaunchStatus choose_instance(const BatchNormShape& shape, Layout layout, Function&& function) {
   constexpr int kPack = kPackBytes / static_cast<int>(sizeof(T));
   const auto choose_pack = [&](auto nhwc, int64_t run) {
-    return aligned && run % kPack == 0 ? function(nhwc, std::integral_constant<int, kPack>{})
-                                       : function(nhwc, std::integral_constant<int, 1>{});
+    return run % kPack == 0 ? function(nhwc, std::integral_constant<int, kPack>{})
+                            : function(nhwc, std::integral_constant<int, 1>{});
   };
   return layout == Layout::nhwc ? choose_pack(std::true_type{}, shape.C) : choose_pack(std::false_type{}, shape.pixels);
+}
+
+template <int kPack, typename T>
+__device__ __forceinline__ Pack<T, kPack> load_from(const T* from, bool aligned) {
+  if (aligned) return load_pack<T, kPack>(from);
+  Pack<T, kPack> pack;
+  for (int v = 0; v < kPack; ++v) pack[v] = from[v];
+  return pack;
+}
+
+template <int kPack, typename T>
+__device__ __forceinline__ void store_to(T* to, const Pack<T, kPack>& pack, bool aligned) {
+  if (aligned) return store_pack(to, pack);
+  for (int v = 0; v < kPack; ++v) to[v] = pack[v];
 }
 
 // The packs of one thread, one after the other.
