@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2
 # The architectures that tests compile for; a build for a GPU at hand finds its own.
 TEST_ARCHITECTURES := 8.0;9.0a
 
-.PHONY: demo test build lint format test-cpu test-emulated test-cuda bench-smoke bench report clean
+.PHONY: demo test build lint types format test-cpu test-emulated test-cuda bench-smoke bench report clean
 
 demo: build
 	$(BIN)/python -m d2lkernels info
@@ -21,7 +21,7 @@ demo: build
 
 test: export D2LKERNELS_WERROR = 1
 test: export TORCH_CUDA_ARCH_LIST = $(TEST_ARCHITECTURES)
-test: lint build test-cpu test-emulated bench-smoke
+test: lint build types test-cpu test-emulated bench-smoke
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+
+# After the build, which writes a module that mypy looks for.
+types: build
 	$(BIN)/mypy
 
 format: $(VENV)/.ready

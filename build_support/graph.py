@@ -11,6 +11,7 @@ No -march=native anywhere: what is built here runs on every machine of the same 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import subprocess
@@ -113,9 +114,12 @@ def build_cpp_tests(configuration: Configuration) -> list[Path]:
 def _run_ninja(name: str, lines: list[str], verbose: bool = False) -> None:
     BUILD_DIR.mkdir(parents=True, exist_ok=True)
     ninja_file = BUILD_DIR / f"{name}.ninja"
-    ninja_file.write_text("\n".join([*lines, ""]))
     command = [*_ninja_command(), "-f", str(ninja_file), "-j", str(_jobs())]
-    subprocess.run([*command, "-v"] if verbose else command, cwd=BUILD_DIR, check=True)
+    with open(BUILD_DIR / "lock", "w") as lock:
+        # Two builds at once would link each other's half-written objects.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ninja_file.write_text("\n".join([*lines, ""]))
+        subprocess.run([*command, "-v"] if verbose else command, cwd=BUILD_DIR, check=True)
 
 
 def _ninja_command() -> list[str]:

@@ -130,16 +130,23 @@ def bilinear_function(
         from_b = None if tangent_b is None else call(a, tangent_b, *rest)
         return _sum(from_a, from_b)
 
-    return _make_function(name, forward, setup_context, backward, jvp)
+    return _make_function(name, forward, setup_context, backward, jvp, saves_factors=True)
 
 
-def _make_function(name: str, *methods: Callable) -> type[torch.autograd.Function]:
+def _make_function(name: str, *methods: Callable, saves_factors: bool = False) -> type[torch.autograd.Function]:
     members: dict[str, Any] = {method.__name__: staticmethod(method) for method in methods}
-    members["generate_vmap_rule"] = True
+    members |= {"generate_vmap_rule": True, "saves_factors": saves_factors}
     return type(name, (_FunctionOfLeaves,), members)
 
 
 class _FunctionOfLeaves(torch.autograd.Function):
+    saves_factors: bool  # its jvp uses saved inputs, so that it is right to first order only
+
     @classmethod
     def apply(cls, *arguments):
+        if cls.saves_factors and has_nested_forward_mode():
+            raise NotImplementedError(
+                f"{cls.__name__.lstrip('_')}: expected one level of forward-mode AD, but got a torch.func.jvp or "
+                "jacfwd inside another; use torch.func.hessian (forward over reverse) for second derivatives"
+            )
         return super().apply(*(_Leaf(one) if isinstance(one, (tuple, list)) else one for one in arguments))

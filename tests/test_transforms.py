@@ -234,3 +234,23 @@ def test_windows_without_a_pixel_are_minus_infinity():
     value, tangent = torch.func.jvp(lambda image: ops.max_pool2d(image, **arguments), (x[0],), (torch.ones_like(x[0]),))
     assert torch.equal(value, expected[0])
     assert torch.equal(tangent, torch.isfinite(value).float())
+
+
+def test_nested_forward_mode_is_refused_where_torch_would_drop_tangents():
+    weight = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    x = torch.randn(1, 1, 3, 3, dtype=torch.float64)
+
+    def loss(x):
+        return ops.conv2d(x, weight * x.sum()).square().sum()
+
+    with pytest.raises(NotImplementedError, match="one level of forward-mode AD"):
+        torch.func.jacfwd(torch.func.jacfwd(loss))(x)
+
+    def native(x):
+        return torch.nn.functional.conv2d(x, weight * x.sum()).square().sum()
+
+    torch.testing.assert_close(torch.func.hessian(loss)(x), torch.func.hessian(native)(x))
+    twice = torch.func.jacfwd(torch.func.jacfwd(lambda x: ops.avg_pool2d(x, 2).pow(3).sum()))(x)
+    torch.testing.assert_close(
+        twice, torch.func.hessian(lambda x: torch.nn.functional.avg_pool2d(x, 2).pow(3).sum())(x)
+    )

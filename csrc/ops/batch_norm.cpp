@@ -398,11 +398,6 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad_meta(const Tensor& grad_output
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-template <typename Signature>
-c10::TypedOperatorHandle<Signature> find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 auto call_train(const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
   static const auto op = find_op<decltype(batch_norm_train)>("d2lkernels::batch_norm_train");
   return op.call(input, weight, bias, eps);
