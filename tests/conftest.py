@@ -21,6 +21,11 @@ def on_its_device(request):
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     device = parameters.get("device")
     threads = torch.get_num_threads()
+    precisions = [
+        (backend, backend.fp32_precision) for backend in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    ]
     with device.active() if device is not None else contextlib.nullcontext():
         yield
     torch.set_num_threads(threads)
+    for backend, precision in precisions:
+        backend.fp32_precision = precision
