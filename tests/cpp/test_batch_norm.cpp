@@ -5,21 +5,7 @@
 #include "check.h"
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cpu/capability.h"
-#include "kernels/cpu/parallel.h"
-
-namespace d2l::cpu {
-
-int64_t g_threads = 1;
-
-// Ranges of equal size, one after the other: as disjoint as with threads.
-void run_parallel(int64_t begin, int64_t end, int64_t, RangeFunction function, void* context) {
-  const int64_t size = std::max<int64_t>(1, (end - begin + g_threads - 1) / g_threads);
-  for (int64_t from = begin; from < end; from += size) function(context, from, std::min(from + size, end));
-}
-
-int64_t max_threads() { return g_threads; }
-
-}  // namespace d2l::cpu
+#include "threads.h"
 
 namespace d2l::test {
 namespace {
@@ -70,9 +56,9 @@ class Tester {
 
   void run() {
     const std::vector<double> before = outputs();
-    cpu::g_threads = 3;
+    g_threads = 3;
     const std::vector<double> with_threads = outputs();
-    cpu::g_threads = 1;
+    g_threads = 1;
     check(before == with_threads, "several threads");
   }
 

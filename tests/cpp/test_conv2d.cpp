@@ -5,35 +5,12 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
-#include <thread>
 
 #include "check.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_algorithm.h"
-#include "kernels/cpu/parallel.h"
-
-namespace {
-int64_t g_threads = 1;
-}
-
-namespace d2l::cpu {
-
-void run_parallel(int64_t begin, int64_t end, int64_t grain, RangeFunction function, void* context) {
-  if (begin >= end) return;
-  const int64_t chunks = std::min(g_threads, std::max<int64_t>(1, (end - begin) / std::max<int64_t>(1, grain)));
-  const int64_t size = (end - begin + chunks - 1) / chunks;
-  std::vector<std::thread> threads;
-  for (int64_t b = begin + size; b < end; b += size) {
-    threads.emplace_back(function, context, b, std::min(end, b + size));
-  }
-  function(context, begin, std::min(end, begin + size));
-  for (std::thread& thread : threads) thread.join();
-}
-
-int64_t max_threads() { return g_threads; }
-
-}  // namespace d2l::cpu
+#include "threads.h"
 
 namespace d2l::test {
 namespace {

@@ -4,34 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <thread>
 
 #include "check.h"
 #include "kernels/cpu/capability.h"
-#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d.h"
-
-namespace {
-int64_t g_threads = 1;
-}
-
-namespace d2l::cpu {
-
-// Pays no regard to the grain: small shapes are to be split, too.
-void run_parallel(int64_t begin, int64_t end, int64_t, RangeFunction function, void* context) {
-  if (begin >= end) return;
-  const int64_t size = (end - begin + g_threads - 1) / g_threads;
-  std::vector<std::thread> threads;
-  for (int64_t b = begin + size; b < end; b += size) {
-    threads.emplace_back(function, context, b, std::min(end, b + size));
-  }
-  function(context, begin, std::min(end, begin + size));
-  for (std::thread& thread : threads) thread.join();
-}
-
-int64_t max_threads() { return g_threads; }
-
-}  // namespace d2l::cpu
+#include "threads.h"
 
 namespace d2l::test {
 namespace {
