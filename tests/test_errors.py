@@ -84,3 +84,12 @@ def test_unknown_capability():
         config.set_cpu_capability("mmx")
     expected = "set_cpu_capability(): expected name to be one of baseline, avx2, avx512, but got 'mmx'"
     assert str(caught.value) == expected
+
+
+@not_about_kernels
+def test_mixed_devices_under_compile():
+    weight = torch.ones(4, 3, 3, 3)
+    compiled = torch.compile(lambda input: ops.conv2d(input, weight), fullgraph=True, backend="eager")
+    message = r"conv2d\(\): expected weight to be on the device of input \(meta\), but got cpu"
+    with pytest.raises(RuntimeError, match=message):
+        compiled(torch.ones(2, 3, 8, 8, device="meta"))

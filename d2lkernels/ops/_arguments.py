@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
 def check_tensor(op: str, name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}(): expected {name} to be a Tensor, but got {type(value).__name__}")
+
+
+def check_devices_when_compiling(op: str, input: Tensor, **others: Tensor | None) -> None:
+    """torch.compile compares devices before it asks the op, in words of its own: so ours come first."""
+    if not torch.compiler.is_compiling():
+        return
+    for name, other in others.items():
+        if other is not None and other.device != input.device:
+            raise RuntimeError(
+                f"{op}(): expected {name} to be on the device of input ({input.device}), but got {other.device}"
+            )
 
 
 def check_map_rank(op: str, input: Tensor) -> None:
