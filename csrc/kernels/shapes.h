@@ -19,10 +19,15 @@ namespace d2l {
 // Order of the axes in memory, outermost first. Tensors handed to kernels are dense in one of these.
 enum class Layout { nchw, nhwc };
 
+// What is applied to each element of a result.
+enum class Activation { none, relu, sigmoid, tanh };
+
 // Cross-correlation: output[n,k,p,q] = bias[k] + sum_{c,r,s} weight[k,c,r,s]
 //   * input[n, c', p*stride_h + r*dilation_h - pad_top, q*stride_w + s*dilation_w - pad_left]
 // where c runs over the C/groups channels of k's group, c' = (k / (K/groups)) * (C/groups) + c, and the input is zero
 // outside its map. Bottom and right padding are implied by P and Q.
+// A map in NHWC may be a range of the channels of a wider one (of a concatenation): its pixels then lie further apart
+// than its channels are many.
 struct Conv2dShape {
   int64_t N, C, H, W;
   int64_t K, R, S;
@@ -31,7 +36,10 @@ struct Conv2dShape {
   int64_t pad_top, pad_left;
   int64_t dilation_h, dilation_w;
   int64_t groups;
+  int64_t input_pixel = 0, output_pixel = 0;  // NHWC: elements from a pixel to the next; 0: as many as channels
 
+  D2L_HOST_DEVICE int64_t input_pixel_stride() const { return input_pixel > 0 ? input_pixel : C; }
+  D2L_HOST_DEVICE int64_t output_pixel_stride() const { return output_pixel > 0 ? output_pixel : K; }
   D2L_HOST_DEVICE int64_t group_c() const { return C / groups; }
   D2L_HOST_DEVICE int64_t group_k() const { return K / groups; }
 };

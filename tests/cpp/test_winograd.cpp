@@ -134,6 +134,8 @@ struct Data {
     problem.rows = rows();
     problem.columns = columns();
     problem.source_layout = problem.result_layout = layout;
+    problem.source_channels = shape.C;
+    problem.result_channels = shape.K;
     problem.source = input.data();
     problem.weight = weight.data();
     problem.weight_depth = strides.c;
@@ -146,6 +148,7 @@ struct Data {
 
     problem.transposed = true;
     std::swap(problem.depth, problem.width);
+    std::swap(problem.source_channels, problem.result_channels);
     std::swap(problem.weight_depth, problem.weight_width);
     std::swap(problem.rows.source, problem.rows.result);
     std::swap(problem.columns.source, problem.columns.result);
@@ -162,6 +165,8 @@ struct Data {
     gradient.rows = rows();
     gradient.columns = columns();
     gradient.input_layout = gradient.output_layout = layout;
+    gradient.input_channels = shape.C;
+    gradient.output_channels = shape.K;
     gradient.input = input.data();
     gradient.grad_output = grad_output.data();
     gradient.grad_weight = results.grad_weight.data();

@@ -78,6 +78,8 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
   problem.rows = {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
   problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
   problem.source_layout = problem.result_layout = layout;
+  problem.source_channels = shape.input_pixel_stride();
+  problem.result_channels = shape.output_pixel_stride();
   problem.source = input;
   problem.weight = weight;
   problem.weight_group = shape.group_k() * weight_strides.k;
@@ -102,6 +104,8 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_ou
   problem.rows = {shape.P, shape.H, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
   problem.columns = {shape.Q, shape.W, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
   problem.source_layout = problem.result_layout = layout;
+  problem.source_channels = shape.output_pixel_stride();
+  problem.result_channels = shape.input_pixel_stride();
   problem.source = grad_output;
   problem.weight = weight;
   problem.weight_group = shape.group_k() * weight_strides.k;
@@ -130,6 +134,8 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
   problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
   problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
+  problem.input_channels = shape.input_pixel_stride();
+  problem.output_channels = shape.output_pixel_stride();
   problem.input = input;
   problem.grad_output = grad_output;
   problem.grad_weight = grad_weight;

@@ -1,10 +1,9 @@
 // Launchers of the 2-D cross-correlation on the CPU and of its two derivatives. T is float or double.
 //
-// Activations (input, output and their gradients) are dense in `layout`. A weight has its own element strides, so that
-// both memory formats of torch are read and written in place; it is logically [K, C/groups, R, S].
-// conv2d_algorithm.h says how they compute, and with what error.
-// Results are the same for every run with the same number of threads. Nothing is read before it is written:
-// outputs may hold anything on entry.
+// Maps (input, output and their gradients) are in `layout`, dense but for the pixel strides of the shape. A weight has
+// its own element strides, so that both memory formats of torch are read and written in place; it is logically [K,
+// C/groups, R, S]. conv2d_algorithm.h says how they compute, and with what error. Results are the same for every run
+// with the same number of threads. Nothing is read before it is written: outputs may hold anything on entry.
 #pragma once
 
 #include "kernels/shapes.h"

@@ -145,9 +145,8 @@ struct Driver {
     const int64_t row_count = min(blocking.rows, rows.count - row);
     const int64_t column_count = min(blocking.columns, columns.count - column);
     const int64_t image_count = min(blocking.images, problem.images - image);
-    const Map<const T> source{problem.source, problem.source_layout,          rows.source,
-                              columns.source, problem.groups * problem.depth, group * problem.depth,
-                              problem.depth};
+    const Map<const T> source{problem.source,          problem.source_layout, rows.source,  columns.source,
+                              problem.source_channels, group * problem.depth, problem.depth};
     const Box source_box{image,
                          image_count,
                          rows.strip_begin(row),
@@ -184,7 +183,7 @@ struct Driver {
                           problem.result_layout,
                           rows.result,
                           columns.result,
-                          problem.groups * problem.width,
+                          problem.result_channels,
                           group * problem.width + block * kBlockWidth<T>,
                           min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
       if (!copies_result()) {

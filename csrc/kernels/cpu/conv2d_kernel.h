@@ -22,6 +22,7 @@ struct Correlation {
   int64_t depth, width;  // channels of the source and of the result, in one group
   CorrelationAxis rows, columns;
   Layout source_layout, result_layout;
+  int64_t source_channels, result_channels;  // of the whole maps: in NHWC, elements from a pixel to the next
   const T* source;
   const T* weight;
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;  // element strides
@@ -37,6 +38,7 @@ struct WeightGradient {
   int64_t depth, width;
   CorrelationAxis rows, columns;
   Layout input_layout, output_layout;
+  int64_t input_channels, output_channels;  // of the whole maps: in NHWC, elements from a pixel to the next
   const T* input;
   const T* grad_output;
   T* grad_weight;

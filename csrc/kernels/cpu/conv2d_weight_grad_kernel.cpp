@@ -100,9 +100,8 @@ struct Driver {
     const int64_t column_count = min(column_block, columns.count - column);
     const int64_t image_count = min(image_block, problem.images - image);
 
-    const Map<const T> input{problem.input,  problem.input_layout,           rows.source,
-                             columns.source, problem.groups * problem.depth, group * problem.depth,
-                             problem.depth};
+    const Map<const T> input{problem.input,          problem.input_layout,  rows.source,  columns.source,
+                             problem.input_channels, group * problem.depth, problem.depth};
     const Box input_box{image,
                         image_count,
                         rows.strip_begin(row),
@@ -128,7 +127,7 @@ struct Driver {
                               problem.output_layout,
                               rows.result,
                               columns.result,
-                              problem.groups * problem.width,
+                              problem.output_channels,
                               group * problem.width + block * kBlockWidth<T>,
                               channels};
       if (grad.layout == Layout::nhwc) {
@@ -136,7 +135,8 @@ struct Driver {
         const Strip<const T> view = view_of(grad, grad_box);
         const T* last = view.data + (image_count - 1) * view.image_stride + (row_count - 1) * view.row_stride +
                         (column_count - 1) * view.pixel_stride;
-        if (last + width <= problem.grad_output + problem.images * rows.result * columns.result * grad.channels) {
+        const int64_t last_pixel = problem.images * rows.result * columns.result - 1;
+        if (last + width <= problem.grad_output + last_pixel * grad.channels + problem.groups * problem.width) {
           run_block(strip, view, grad_box, block, fresh, sums);
           continue;
         }

@@ -68,7 +68,7 @@ struct Driver {
                 p.weight_width,
                 p.weight_row,
                 p.weight_column},
-        source{p.source, p.source_layout, p.rows.source, p.columns.source, p.depth, 0, p.depth},
+        source{p.source, p.source_layout, p.rows.source, p.columns.source, p.source_channels, 0, p.depth},
         grid{p.images,
              ceil_div(p.rows.result, M),
              ceil_div(p.columns.result, M),
@@ -177,10 +177,10 @@ struct Driver {
     for_each_tile_run(grid, m.first_tile, end, longest_run(m.blocks), [&](const TileRun& run) {
       const int64_t row = run.row * M, rows = min(M, map_rows - row);
       const int64_t column = run.column * M, columns = min(run.count * M, map_columns - column);
-      float* image = problem.result + run.image * map_rows * map_columns * problem.width;
-      const int64_t pixel = nhwc ? problem.width : m.stride();
+      float* image = problem.result + run.image * map_rows * map_columns * problem.result_channels;
+      const int64_t pixel = nhwc ? problem.result_channels : m.stride();
       const int64_t row_stride = (nhwc ? map_columns : run.count * M) * pixel;
-      float* to = nhwc ? image + (row * map_columns + column) * problem.width + first_channel : strip;
+      float* to = nhwc ? image + (row * map_columns + column) * pixel + first_channel : strip;
       for (int64_t i = 0; i < run.count; ++i) {
         transform_products(m.products + (run.tile - m.first_tile + i) * m.stride(), m.product_plane, bias, channels,
                            to + i * M * pixel, row_stride, pixel, rows, min(M, columns - i * M));

@@ -51,8 +51,8 @@ struct Driver {
       : problem(p),
         packing{p.depth,        p.width,      tap_order(p.rows, false), tap_order(p.columns, false), p.weight_depth,
                 p.weight_width, p.weight_row, p.weight_column},
-        input{p.input, p.input_layout, p.rows.source, p.columns.source, p.depth, 0, p.depth},
-        gradient{p.grad_output, p.output_layout, p.rows.result, p.columns.result, p.width, 0, p.width},
+        input{p.input, p.input_layout, p.rows.source, p.columns.source, p.input_channels, 0, p.depth},
+        gradient{p.grad_output, p.output_layout, p.rows.result, p.columns.result, p.output_channels, 0, p.width},
         input_grid{p.images, ceil_div(p.rows.result, R), ceil_div(p.columns.result, R), R, -p.rows.pad, -p.columns.pad},
         gradient_grid{p.images, ceil_div(p.rows.result, R), ceil_div(p.columns.result, R), R, 0, 0} {}
 
