@@ -133,7 +133,7 @@ Tensor empty_channels(const Tensor& input, at::ScalarType dtype) {
   return at::empty({input.size(1)}, input.options().dtype(dtype));
 }
 
-// What there is one of per channel, as the CPU kernels take it.
+// Statistics as the CPU kernels take them.
 class Doubles {
  public:
   explicit Doubles(const OptionalTensor& tensor) : given_(tensor.has_value()) {
@@ -171,7 +171,7 @@ class Doubles {
   std::vector<double> values_;
 };
 
-// The same for the CUDA kernels, which read one dtype. Kept alive by the caller.
+// What there is one of per channel, in one dtype. Kept alive by the caller.
 class Channels {
  public:
   Channels(const OptionalTensor& tensor, at::ScalarType dtype) {
@@ -180,6 +180,10 @@ class Channels {
     }
   }
   const void* get() const { return values_.defined() ? values_.const_data_ptr() : nullptr; }
+  template <typename T>
+  const T* get() const {
+    return static_cast<const T*>(get());
+  }
 
  private:
   Tensor values_;
@@ -225,13 +229,13 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_train(const Tensor& input, const O
     return {output.to(input.scalar_type()), wide_mean.to(at::kFloat), wide_var.to(at::kFloat)};
   }
   const Tensor x = input.contiguous(format_of(input));
-  const Doubles scale(weight), shift(bias);
+  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
   Tensor output = empty_map(input);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    cpu::batch_norm_train<T>(shape, layout, eps, x.const_data_ptr<T>(), scale.get(), shift.get(),
-                             output.mutable_data_ptr<T>(), mean.mutable_data_ptr<double>(),
-                             var.mutable_data_ptr<double>());
+    const cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>()};
+    cpu::batch_norm_train<T>(shape, layout, by, {x.const_data_ptr<T>()}, {}, {output.mutable_data_ptr<T>()},
+                             mean.mutable_data_ptr<double>(), var.mutable_data_ptr<double>());
   });
   return {output, mean, var};
 }
@@ -263,12 +267,13 @@ Tensor batch_norm_infer(const Tensor& input, const Tensor& mean, const Tensor& v
     return wide.to(input.scalar_type());
   }
   const Tensor x = input.contiguous(format_of(input));
-  const Doubles means(mean), vars(var), scale(weight), shift(bias);
+  const Doubles means(mean), vars(var);
+  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
   Tensor output = empty_map(input);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    cpu::batch_norm_infer<T>(shape, layout, eps, x.const_data_ptr<T>(), means.get(), vars.get(), scale.get(),
-                             shift.get(), output.mutable_data_ptr<T>());
+    const cpu::Normalization<T> by{eps, means.get(), vars.get(), scale.get<T>(), shift.get<T>()};
+    cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {}, {output.mutable_data_ptr<T>()});
   });
   return output;
 }
@@ -303,13 +308,15 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_train_grad(const Tensor& grad_outp
     return {grad_input.to(input.scalar_type()), wide_weight, wide_bias};
   }
   const Tensor x = input.contiguous(format_of(input)), dy = grad_output.contiguous(format_of(input));
-  const Doubles means(mean), vars(var), scale(weight);
+  const Doubles means(mean), vars(var);
+  const Channels scale(weight, x.scalar_type());
   Tensor grad_input = empty_map(input);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
-    cpu::batch_norm_train_grad<T>(shape, layout, eps, dy.const_data_ptr<T>(), x.const_data_ptr<T>(), scale.get(),
-                                  means.get(), vars.get(), grad_input.mutable_data_ptr<T>(), dw.data(), db.data());
+    const cpu::Normalization<T> by{eps, means.get(), vars.get(), scale.get<T>(), nullptr};
+    cpu::batch_norm_train_grad<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}},
+                                  {grad_input.mutable_data_ptr<T>()}, dw.data(), db.data());
     write_channels<T>(dw, grad_weight);
     write_channels<T>(db, grad_bias);
   });
@@ -347,8 +354,9 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, con
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
-    cpu::batch_norm_weight_grad<T>(shape, layout, eps, dy.const_data_ptr<T>(), x.const_data_ptr<T>(), means.get(),
-                                   vars.get(), dw.data(), db.data());
+    const cpu::Normalization<T> by{eps, means.get(), vars.get(), nullptr, nullptr};
+    cpu::batch_norm_grad_sums<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}}, dw.data(),
+                                 db.data());
     write_channels<T>(dw, grad_weight);
     write_channels<T>(db, grad_bias);
   });

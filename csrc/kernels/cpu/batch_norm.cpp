@@ -1,171 +1,84 @@
 #include "kernels/cpu/batch_norm.h"
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
-#include "kernels/cpu/batch_norm_kernel.h"
+#include "kernels/cpu/batch_norm_partition.h"
 #include "kernels/cpu/parallel.h"
 
 namespace d2l::cpu {
 
 namespace {
 
-constexpr int64_t kElementsPerPart = 131072;  // joining the sums of parts must cost little
-constexpr int64_t kElementsPerTask = 32768;   // fewer are not worth a thread
-constexpr int64_t kNarrow = 64;               // columns: fewer make short loops
-constexpr int64_t kSmall = 16;                // pixels or columns: fewer do not fill a register
+constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
+constexpr int64_t kElementsPerStep = 8192;   // taken through the activation before they are summed
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+bool is_empty(const BatchNormShape& shape) { return shape.values() * shape.C == 0; }
 
-// How the maps are cut into groups of channels, and these into parts, whose sums are joined in order. All of it follows
-// from the shape, nothing from the number of threads.
-//
-// By planes, a channel is a group and a part is some of its images. By columns, all channels are one group and a part
-// is some rows; column j belongs to channel j / run % C. Rows of few columns are taken `repeat` at a time, but for the
-// last ones, which do not fill a wide row: they are the last part.
-struct Partition {
-  bool by_columns;
-  int64_t channels, pixels;
-  int64_t run = 1, repeat = 1, width = 1;
-  int64_t groups, items, items_per_part, whole_parts, narrow_rows = 0;  // items: images, or wide rows
-
-  Partition(const BatchNormShape& shape, Layout layout)
-      : by_columns(layout == Layout::nhwc || shape.pixels < kSmall), channels(shape.C), pixels(shape.pixels) {
-    if (by_columns) {
-      run = layout == Layout::nchw ? pixels : 1;
-      const int64_t rows = shape.values() / run, row = channels * run;
-      repeat = row >= kNarrow ? 1 : row >= kSmall ? 4 : 16;
-      width = row * repeat;
-      groups = 1;
-      items = rows / repeat;
-      narrow_rows = rows % repeat;
-      items_per_part = std::max<int64_t>(64, ceil_div(kElementsPerPart, width));
-    } else {
-      groups = channels;
-      items = shape.N;
-      items_per_part = ceil_div(kElementsPerPart, pixels);
-    }
-    whole_parts = ceil_div(items, items_per_part);
-  }
-
-  int64_t parts() const { return whole_parts + (narrow_rows > 0 ? 1 : 0); }
-  bool is_narrow(int64_t part) const { return part == whole_parts; }
-  int64_t items_of(int64_t part) const {
-    return is_narrow(part) ? narrow_rows : std::min(items_per_part, items - part * items_per_part);
-  }
-
-  NormColumns columns(int64_t part) const { return {items_of(part), is_narrow(part) ? width / repeat : width}; }
-  NormPlanes planes(int64_t part) const { return {items_of(part), pixels, channels * pixels}; }
-
-  // Where the part begins.
-  int64_t offset(int64_t group, int64_t part) const {
-    const int64_t item = is_narrow(part) ? items : part * items_per_part;
-    return by_columns ? item * width : (item * channels + group) * pixels;
-  }
-  // Values of each channel in the part.
-  double values_of(int64_t part) const {
-    return static_cast<double>(by_columns ? items_of(part) * columns(part).width / channels : items_of(part) * pixels);
-  }
-};
-
-// The columns of each of the channels: visit(column, channel).
-template <typename Visit>
-void for_each_column(int64_t width, int64_t run, int64_t channels, Visit&& visit) {
-  for (int64_t column = 0; column < width;) {
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t i = 0; i < run; ++i, ++column) visit(column, c);
-    }
-  }
+template <typename... Maps>
+bool are_dense(const Maps&... maps) {
+  return ((maps.pixel == 0) && ...);
 }
 
-// Two sums for every channel of every part.
-class PartialSums {
- public:
-  explicit PartialSums(const Partition& cut)
-      : channels_(cut.channels), sums_(static_cast<size_t>(2 * cut.channels * cut.parts())) {}
-  double* first(int64_t part) { return sums_.data() + 2 * part * channels_; }
-  double* second(int64_t part) { return first(part) + channels_; }
+// ---- pieces: one part of a group ---------------------------------------------------------------------------------
 
- private:
-  int64_t channels_;
-  std::vector<double> sums_;
-};
-
-// kCount factors for each channel, as the kernels read them: repeated for every column.
+// The factors of NormCoefficients: center, scale, shift.
 template <typename T, int kCount>
-class Factors {
- public:
-  explicit Factors(const Partition& cut)
-      : cut_(cut), length_(cut.by_columns ? cut.width : cut.channels), values_(static_cast<size_t>(kCount * length_)) {}
+void set_coefficients(Factors<T, kCount>& factors, int64_t c, const Normalization<T>& by, const double* mean,
+                      const double* var) {
+  const Center<T> center(mean[c]);
+  const double scale = inverse_deviation(var[c], by.eps) * (by.weight ? static_cast<double>(by.weight[c]) : 1);
+  const double bias = by.bias ? static_cast<double>(by.bias[c]) : 0;
+  factors.set(c, 0, {center.near, scale, bias - center.rest * scale});
+}
 
-  void set(int64_t c, const double (&values)[kCount]) {
-    for (int which = 0; which < kCount; ++which) {
-      T* array = values_.data() + which * length_;
-      for (int64_t begin = c * cut_.run; begin < length_; begin += cut_.channels * cut_.run) {
-        std::fill_n(array + begin, cut_.run, static_cast<T>(values[which]));
-      }
-    }
-  }
-  const T* get(int which, int64_t group) const { return values_.data() + which * length_ + group; }
-
- private:
-  const Partition& cut_;
-  int64_t length_;
-  std::vector<T> values_;
-};
-
-// The mean as the nearest T and what that leaves: (x - near) - rest keeps all bits that T has for x - mean.
-template <typename T>
-struct Center {
-  double near, rest;
-  explicit Center(double mean) : near(static_cast<double>(static_cast<T>(mean))), rest(mean - near) {}
-};
-
-double inverse_deviation(double var, double eps) { return 1 / std::sqrt(var + eps); }
-
-template <typename T>
-void set_normalization(Factors<T, 3>& factors, int64_t c, double mean, double var, double eps, const double* weight,
-                       const double* bias) {
-  const Center<T> center(mean);
-  const double scale = inverse_deviation(var, eps) * (weight ? weight[c] : 1);
-  factors.set(c, {center.near, scale, (bias ? bias[c] : 0) - center.rest * scale});
+template <typename T, int kCount>
+NormCoefficients<T> coefficients(const Factors<T, kCount>& factors, int64_t group) {
+  return {factors.get(0, group), factors.get(1, group), factors.get(2, group)};
 }
 
 template <typename T>
-void normalize(const Partition& cut, const Factors<T, 3>& factors, int64_t group, int64_t part, const T* input,
-               T* output) {
-  const NormCoefficients<T> by{factors.get(0, group), factors.get(1, group), factors.get(2, group)};
-  const int64_t offset = cut.offset(group, part);
+void normalize(const Partition& cut, const Factors<T, 3>& factors, Activation activation, int64_t group, int64_t part,
+               NormMaps<const T> input, NormMaps<const T> residual, NormMaps<T> output) {
+  const NormCoefficients<T> by = coefficients(factors, group);
+  const NormRows<const T> from = cut.rows(input, group, part), more = cut.rows(residual, group, part);
+  const NormRows<T> to = cut.rows(output, group, part);
   if (cut.by_columns) {
-    D2L_CALL_BEST(column_normalize, cut.columns(part), by, input + offset, output + offset);
+    D2L_CALL_BEST(column_normalize, cut.extent(part), by, activation, from, more, to);
   } else {
-    D2L_CALL_BEST(plane_normalize, cut.planes(part), by, input + offset, output + offset);
+    D2L_CALL_BEST(plane_normalize, cut.extent(part), by, activation, from, more, to);
   }
 }
 
 // The mean and the squared deviations of each channel of a part.
 template <typename T>
-void sum_moments(const Partition& cut, int64_t group, int64_t part, const T* input, PartialSums& sums) {
-  input += cut.offset(group, part);
+void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<const T> input, PartialSums& sums) {
+  const NormExtent work = cut.extent(part);
+  const NormRows<const T> rows = cut.rows(input, group, part);
   double *mean = sums.first(part) + group, *squares = sums.second(part) + group;
+  const double count = static_cast<double>(work.rows);
   if (!cut.by_columns) {
-    D2L_CALL_BEST(plane_moments, cut.planes(part), input, mean, squares);
+    T center;
+    D2L_CALL_BEST(plane_center, work, rows, &center);
+    D2L_CALL_BEST(plane_moments, work, rows, &center, mean, squares);
+    const double shift = *mean / (count * static_cast<double>(work.width));
+    *squares -= *mean * shift;
+    *mean = static_cast<double>(center) + shift;
     return;
   }
-  const NormColumns work = cut.columns(part);
-  if (work.width == cut.channels) {
-    D2L_CALL_BEST(column_moments, work, input, mean, squares);
-    return;
+  const auto width = static_cast<size_t>(work.width);
+  std::vector<T> centers(width);
+  std::vector<double> column_sums(width), column_squares(width);
+  D2L_CALL_BEST(column_centers, work, rows, centers.data());
+  D2L_CALL_BEST(column_moments, work, rows, centers.data(), column_sums.data(), column_squares.data());
+  for (size_t j = 0; j < width; ++j) {
+    const double shift = column_sums[j] / count;
+    column_squares[j] -= column_sums[j] * shift;
+    column_sums[j] = static_cast<double>(centers[j]) + shift;  // from here on the mean
   }
-  std::vector<double> of_columns(static_cast<size_t>(2 * work.width));
-  double *means = of_columns.data(), *column_squares = means + work.width;
-  D2L_CALL_BEST(column_moments, work, input, means, column_squares);
-  const double rows = static_cast<double>(work.rows), columns = static_cast<double>(work.width / cut.channels);
-  for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) { mean[c] += means[j] / columns; });
+  const double columns = static_cast<double>(work.width / cut.channels);
+  for_each_column(work.width, cut.run, cut.channels,
+                  [&](int64_t j, int64_t c) { mean[c] += column_sums[static_cast<size_t>(j)] / columns; });
   for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
-    const double distance = means[j] - mean[c];
-    squares[c] += column_squares[j] + rows * distance * distance;
+    const double distance = column_sums[static_cast<size_t>(j)] - mean[c];
+    squares[c] += column_squares[static_cast<size_t>(j)] + count * distance * distance;
   });
 }
 
@@ -179,29 +92,63 @@ void join_moments(const Partition& cut, double total, int64_t c, PartialSums& su
     squares += sums.second(part)[c] + cut.values_of(part) * distance * distance;
   }
   mean[c] = mean_of_all;
-  var[c] = squares / total;
+  var[c] = std::max(0.0, squares / total);
+}
+
+// Whether the gradient goes through the activation before the sums are made.
+template <typename T>
+bool goes_by_output(const Normalization<T>& by, const NormGradients<T>& gradients) {
+  return by.activation != Activation::none && gradients.output.data != nullptr;
+}
+
+template <typename T>
+bool is_masked(const Normalization<T>& by, const NormGradients<T>& gradients) {
+  return by.activation != Activation::none && gradients.output.data == nullptr;
+}
+
+template <typename T>
+NormMaps<const T> constant(NormMaps<T> maps) {
+  return {maps.data, maps.pixel};
+}
+
+template <typename T>
+NormRows<T> from_row(NormRows<T> rows, int64_t row) {
+  return {rows.data + row * rows.pitch, rows.pitch};
 }
 
 // sum(grad_output) and sum(grad_output * (input - center)) of each channel of a part.
 template <typename T, int kCount>
-void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, int64_t group, int64_t part,
-                   const T* grad_output, const T* input, PartialSums& sums) {
-  grad_output += cut.offset(group, part);
-  input += cut.offset(group, part);
+void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, const Normalization<T>& by,
+                   const NormGradients<T>& gradients, int64_t group, int64_t part, PartialSums& sums) {
+  const NormExtent work = cut.extent(part);
+  const bool by_output = goes_by_output(by, gradients), masked = is_masked(by, gradients);
+  const NormRows<const T> input = cut.rows(gradients.input, group, part);
+  const NormRows<const T> given = cut.rows(gradients.grad_output, group, part);
+  const NormRows<const T> grad_output = by_output ? cut.rows(constant(gradients.through), group, part) : given;
+  const NormCoefficients<T> coefficients_of_group = coefficients(factors, group);
   double *sum = sums.first(part) + group, *product = sums.second(part) + group;
-  const T* center = factors.get(0, group);
-  if (!cut.by_columns) {
-    D2L_CALL_BEST(plane_grad_sums, cut.planes(part), grad_output, input, center, sum, product);
-    return;
+  const bool folds = cut.by_columns && work.width != cut.channels;
+  std::vector<double> of_columns(static_cast<size_t>(folds ? 2 * work.width : 0));
+  double* const column_sums = folds ? of_columns.data() : sum;
+  double* const products = folds ? column_sums + work.width : product;
+
+  const int64_t step = by_output ? std::max<int64_t>(1, kElementsPerStep / work.width) : work.rows;
+  for (int64_t row = 0; row < work.rows; row += step) {
+    const NormExtent some{std::min(step, work.rows - row), work.width};
+    if (by_output) {
+      D2L_CALL_BEST(activation_grad, some, by.activation, from_row(given, row),
+                    from_row(cut.rows(gradients.output, group, part), row),
+                    from_row(cut.rows(gradients.through, group, part), row));
+    }
+    if (cut.by_columns) {
+      D2L_CALL_BEST(column_grad_sums, some, from_row(grad_output, row), from_row(input, row), coefficients_of_group,
+                    masked, column_sums, products);
+    } else {
+      D2L_CALL_BEST(plane_grad_sums, some, from_row(grad_output, row), from_row(input, row), coefficients_of_group,
+                    masked, sum, product);
+    }
   }
-  const NormColumns work = cut.columns(part);
-  if (work.width == cut.channels) {
-    D2L_CALL_BEST(column_grad_sums, work, grad_output, input, center, sum, product);
-    return;
-  }
-  std::vector<double> of_columns(static_cast<size_t>(2 * work.width));
-  double *column_sums = of_columns.data(), *products = column_sums + work.width;
-  D2L_CALL_BEST(column_grad_sums, work, grad_output, input, center, column_sums, products);
+  if (!folds) return;
   for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
     sum[c] += column_sums[j];
     product[c] += products[j];
@@ -210,24 +157,59 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, int6
 
 // grad_bias = sum(dy), grad_weight = sum(dy * (x - mean)) / deviation.
 template <typename T>
-void join_gradients(const Partition& cut, int64_t c, PartialSums& sums, double mean, double var, double eps,
-                    double* grad_weight, double* grad_bias) {
+void join_gradients(const Partition& cut, int64_t c, PartialSums& sums, const Normalization<T>& by, double* grad_weight,
+                    double* grad_bias) {
   double sum = 0, product = 0;
   for (int64_t part = 0; part < cut.parts(); ++part) {
     sum += sums.first(part)[c];
     product += sums.second(part)[c];
   }
   grad_bias[c] = sum;
-  grad_weight[c] = (product - Center<T>(mean).rest * sum) * inverse_deviation(var, eps);
+  grad_weight[c] = (product - Center<T>(by.mean[c]).rest * sum) * inverse_deviation(by.var[c], by.eps);
+}
+
+// dx = weight / deviation * (dy - mean(dy) - (x - mean) / deviation * mean(dy * (x - mean) / deviation))
+template <typename T>
+void set_slopes(Factors<T, 5>& factors, int64_t c, const BatchNormShape& shape, const Normalization<T>& by,
+                const double* grad_weight, const double* grad_bias) {
+  const double inverse = inverse_deviation(by.var[c], by.eps), values = static_cast<double>(shape.values());
+  const double scale = inverse * (by.weight ? static_cast<double>(by.weight[c]) : 1);
+  const double slope = scale * inverse * grad_weight[c] / values;
+  factors.set(c, 3, {slope, scale * grad_bias[c] / values - Center<T>(by.mean[c]).rest * slope});
+}
+
+template <typename T>
+void differentiate(const Partition& cut, const Factors<T, 5>& factors, bool masked, bool accumulate, int64_t group,
+                   int64_t part, NormMaps<const T> grad_output, NormMaps<const T> input, NormMaps<T> grad_input) {
+  const NormGradCoefficients<T> by{coefficients(factors, group), factors.get(3, group), factors.get(4, group), masked};
+  const NormRows<const T> gradients = cut.rows(grad_output, group, part), inputs = cut.rows(input, group, part);
+  const NormRows<T> to = cut.rows(grad_input, group, part);
+  if (cut.by_columns) {
+    D2L_CALL_BEST(column_input_grad, cut.extent(part), by, accumulate, gradients, inputs, to);
+  } else {
+    D2L_CALL_BEST(plane_input_grad, cut.extent(part), by, accumulate, gradients, inputs, to);
+  }
+}
+
+// ---- all pieces ----------------------------------------------------------------------------------------------------
+
+int64_t parts_per_task(const Partition& cut, const BatchNormShape& shape) {
+  return std::max<int64_t>(1, kElementsPerTask * cut.groups * cut.parts() / (shape.values() * shape.C));
 }
 
 // Calls function(group, part) for all, in parallel.
 template <typename Function>
 void for_each_part(const Partition& cut, const BatchNormShape& shape, Function&& function) {
-  const int64_t units = cut.groups * cut.parts();
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask * units / (shape.values() * shape.C));
-  parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, cut.groups * cut.parts(), parts_per_task(cut, shape), [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) function(unit / cut.parts(), unit % cut.parts());
+  });
+}
+
+// The same backwards: what was read last is read first, from a cache.
+template <typename Function>
+void for_each_part_backwards(const Partition& cut, const BatchNormShape& shape, Function&& function) {
+  parallel_for(0, cut.groups * cut.parts(), parts_per_task(cut, shape), [&](int64_t begin, int64_t end) {
+    for (int64_t unit = end; unit-- > begin;) function(unit / cut.parts(), unit % cut.parts());
   });
 }
 
@@ -238,7 +220,7 @@ void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum,
   if (cut.groups < 4 * max_threads()) {
     for_each_part(cut, shape, sum);
     for (int64_t c = 0; c < cut.channels; ++c) finish(c);
-    for_each_part(cut, shape, apply);
+    for_each_part_backwards(cut, shape, apply);
     return;
   }
   const int64_t grain = std::max<int64_t>(1, kElementsPerTask / shape.values());
@@ -246,7 +228,7 @@ void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum,
     for (int64_t group = begin; group < end; ++group) {
       for (int64_t part = 0; part < cut.parts(); ++part) sum(group, part);
       for (int64_t c = group; c < group + cut.channels / cut.groups; ++c) finish(c);
-      for (int64_t part = 0; part < cut.parts(); ++part) apply(group, part);
+      for (int64_t part = cut.parts(); part-- > 0;) apply(group, part);
     }
   });
 }
@@ -254,97 +236,122 @@ void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum,
 }  // namespace
 
 template <typename T>
-void batch_norm_train(const BatchNormShape& shape, Layout layout, double eps, const T* input, const double* weight,
-                      const double* bias, T* output, double* mean, double* var) {
+void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<const T> input, double* mean,
+                        double* var) {
   std::fill_n(mean, shape.C, 0.0);
   std::fill_n(var, shape.C, 0.0);
-  if (shape.values() * shape.C == 0) return;
-  const Partition cut(shape, layout);
+  if (is_empty(shape)) return;
+  const Partition cut(shape, layout, are_dense(input));
+  PartialSums sums(cut);
+  for_each_part(cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); });
+  for (int64_t c = 0; c < shape.C; ++c) {
+    join_moments(cut, static_cast<double>(shape.values()), c, sums, mean, var);
+  }
+}
+
+template <typename T>
+void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
+                      NormMaps<const T> residual, NormMaps<T> output) {
+  if (is_empty(shape)) return;
+  const Partition cut(shape, layout, are_dense(input, residual, output));
+  Factors<T, 3> factors(cut);
+  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  for_each_part(cut, shape, [&](int64_t group, int64_t part) {
+    normalize(cut, factors, by.activation, group, part, input, residual, output);
+  });
+}
+
+template <typename T>
+void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
+                      NormMaps<const T> residual, NormMaps<T> output, double* mean, double* var) {
+  std::fill_n(mean, shape.C, 0.0);
+  std::fill_n(var, shape.C, 0.0);
+  if (is_empty(shape)) return;
+  const Partition cut(shape, layout, are_dense(input, residual, output));
   PartialSums sums(cut);
   Factors<T, 3> factors(cut);
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); },
       [&](int64_t c) {
         join_moments(cut, static_cast<double>(shape.values()), c, sums, mean, var);
-        set_normalization(factors, c, mean[c], var[c], eps, weight, bias);
-      },
-      [&](int64_t group, int64_t part) { normalize(cut, factors, group, part, input, output); });
-}
-
-template <typename T>
-void batch_norm_infer(const BatchNormShape& shape, Layout layout, double eps, const T* input, const double* mean,
-                      const double* var, const double* weight, const double* bias, T* output) {
-  if (shape.values() * shape.C == 0) return;
-  const Partition cut(shape, layout);
-  Factors<T, 3> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) set_normalization(factors, c, mean[c], var[c], eps, weight, bias);
-  for_each_part(cut, shape, [&](int64_t group, int64_t part) { normalize(cut, factors, group, part, input, output); });
-}
-
-// dx = weight / deviation * (dy - mean(dy) - (x - mean) / deviation * mean(dy * (x - mean) / deviation))
-template <typename T>
-void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, double eps, const T* grad_output, const T* input,
-                           const double* weight, const double* mean, const double* var, T* grad_input,
-                           double* grad_weight, double* grad_bias) {
-  std::fill_n(grad_weight, shape.C, 0.0);
-  std::fill_n(grad_bias, shape.C, 0.0);
-  if (shape.values() * shape.C == 0) return;
-  const Partition cut(shape, layout);
-  PartialSums sums(cut);
-  Factors<T, 4> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) factors.set(c, {Center<T>(mean[c]).near, 0, 0, 0});
-  sum_and_apply(
-      cut, shape,
-      [&](int64_t group, int64_t part) { sum_gradients(cut, factors, group, part, grad_output, input, sums); },
-      [&](int64_t c) {
-        join_gradients<T>(cut, c, sums, mean[c], var[c], eps, grad_weight, grad_bias);
-        const Center<T> center(mean[c]);
-        const double inverse = inverse_deviation(var[c], eps), values = static_cast<double>(shape.values());
-        const double scale = inverse * (weight ? weight[c] : 1), slope = scale * inverse * grad_weight[c] / values;
-        factors.set(c, {center.near, scale, slope, scale * grad_bias[c] / values - center.rest * slope});
+        set_coefficients(factors, c, by, mean, var);
       },
       [&](int64_t group, int64_t part) {
-        const NormGradCoefficients<T> by{factors.get(0, group), factors.get(1, group), factors.get(2, group),
-                                         factors.get(3, group)};
-        const int64_t offset = cut.offset(group, part);
-        if (cut.by_columns) {
-          D2L_CALL_BEST(column_input_grad, cut.columns(part), by, grad_output + offset, input + offset,
-                        grad_input + offset);
-        } else {
-          D2L_CALL_BEST(plane_input_grad, cut.planes(part), by, grad_output + offset, input + offset,
-                        grad_input + offset);
-        }
+        normalize(cut, factors, by.activation, group, part, input, residual, output);
       });
 }
 
 template <typename T>
-void batch_norm_weight_grad(const BatchNormShape& shape, Layout layout, double eps, const T* grad_output,
-                            const T* input, const double* mean, const double* var, double* grad_weight,
-                            double* grad_bias) {
+void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                          const NormGradients<T>& gradients, double* grad_weight, double* grad_bias) {
   std::fill_n(grad_weight, shape.C, 0.0);
   std::fill_n(grad_bias, shape.C, 0.0);
-  if (shape.values() * shape.C == 0) return;
-  const Partition cut(shape, layout);
+  if (is_empty(shape)) return;
+  const Partition cut(shape, layout,
+                      are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through));
   PartialSums sums(cut);
-  Factors<T, 1> centers(cut);
-  for (int64_t c = 0; c < shape.C; ++c) centers.set(c, {Center<T>(mean[c]).near});
-  for_each_part(cut, shape, [&](int64_t group, int64_t part) {
-    sum_gradients(cut, centers, group, part, grad_output, input, sums);
-  });
-  for (int64_t c = 0; c < shape.C; ++c) {
-    join_gradients<T>(cut, c, sums, mean[c], var[c], eps, grad_weight, grad_bias);
-  }
+  Factors<T, 3> factors(cut);
+  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  for_each_part(cut, shape,
+                [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); });
+  for (int64_t c = 0; c < shape.C; ++c) join_gradients(cut, c, sums, by, grad_weight, grad_bias);
 }
 
-#define D2L_INSTANTIATE(T)                                                                                          \
-  template void batch_norm_train(const BatchNormShape&, Layout, double, const T*, const double*, const double*, T*, \
-                                 double*, double*);                                                                 \
-  template void batch_norm_infer(const BatchNormShape&, Layout, double, const T*, const double*, const double*,     \
-                                 const double*, const double*, T*);                                                 \
-  template void batch_norm_train_grad(const BatchNormShape&, Layout, double, const T*, const T*, const double*,     \
-                                      const double*, const double*, T*, double*, double*);                          \
-  template void batch_norm_weight_grad(const BatchNormShape&, Layout, double, const T*, const T*, const double*,    \
-                                       const double*, double*, double*)
+template <typename T>
+void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                           NormMaps<const T> grad_output, NormMaps<const T> input, const double* grad_weight,
+                           const double* grad_bias, bool accumulate, NormMaps<T> grad_input) {
+  if (is_empty(shape)) return;
+  const Partition cut(shape, layout, are_dense(grad_output, input, grad_input));
+  Factors<T, 5> factors(cut);
+  for (int64_t c = 0; c < shape.C; ++c) {
+    set_coefficients(factors, c, by, by.mean, by.var);
+    set_slopes(factors, c, shape, by, grad_weight, grad_bias);
+  }
+  const bool masked = by.activation != Activation::none;
+  for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
+    differentiate(cut, factors, masked, accumulate, group, part, grad_output, input, grad_input);
+  });
+}
+
+template <typename T>
+void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                           const NormGradients<T>& gradients, NormMaps<T> grad_input, double* grad_weight,
+                           double* grad_bias) {
+  std::fill_n(grad_weight, shape.C, 0.0);
+  std::fill_n(grad_bias, shape.C, 0.0);
+  if (is_empty(shape)) return;
+  const Partition cut(
+      shape, layout,
+      are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through, grad_input));
+  PartialSums sums(cut);
+  Factors<T, 5> factors(cut);
+  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  const auto grad_output = goes_by_output(by, gradients) ? constant(gradients.through) : gradients.grad_output;
+  sum_and_apply(
+      cut, shape, [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); },
+      [&](int64_t c) {
+        join_gradients(cut, c, sums, by, grad_weight, grad_bias);
+        set_slopes(factors, c, shape, by, grad_weight, grad_bias);
+      },
+      [&](int64_t group, int64_t part) {
+        differentiate(cut, factors, is_masked(by, gradients), false, group, part, grad_output, gradients.input,
+                      grad_input);
+      });
+}
+
+#define D2L_INSTANTIATE(T)                                                                                             \
+  template void batch_norm_moments(const BatchNormShape&, Layout, NormMaps<const T>, double*, double*);                \
+  template void batch_norm_apply(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,            \
+                                 NormMaps<const T>, NormMaps<T>);                                                      \
+  template void batch_norm_train(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,            \
+                                 NormMaps<const T>, NormMaps<T>, double*, double*);                                    \
+  template void batch_norm_grad_sums(const BatchNormShape&, Layout, const Normalization<T>&, const NormGradients<T>&,  \
+                                     double*, double*);                                                                \
+  template void batch_norm_input_grad(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,       \
+                                      NormMaps<const T>, const double*, const double*, bool, NormMaps<T>);             \
+  template void batch_norm_train_grad(const BatchNormShape&, Layout, const Normalization<T>&, const NormGradients<T>&, \
+                                      NormMaps<T>, double*, double*)
 
 D2L_INSTANTIATE(float);
 D2L_INSTANTIATE(double);

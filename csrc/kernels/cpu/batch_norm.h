@@ -1,34 +1,73 @@
-// Launchers of batch normalisation on the CPU (see BatchNormShape), for T = float and double.
+// Launchers of batch normalisation on the CPU (see BatchNormShape), for T = float and double, alone or fused with a
+// residual and an activation: output = activation(normalised + residual).
 //
-// Maps are dense in `layout`. What there is one of per channel is double, whatever T: a mean in float32 would be off by
-// a part of the standard deviation where the mean is much larger. `weight` may be null (ones), `bias` too (zeros).
-// Results do not depend on the number of threads.
+// Statistics and the sums of gradients are double, whatever T: a mean in float32 would be off by a part of the standard
+// deviation where the mean is much larger. Results do not depend on the number of threads.
 #pragma once
 
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
 
-// With the statistics of the input, which it returns; those of no values are zero.
+// Maps in memory: dense in the layout, or in NHWC a range of the channels of wider maps, whose pixels are `pixel`
+// elements apart (0: dense). Without data: not given, or not wanted.
 template <typename T>
-void batch_norm_train(const BatchNormShape& shape, Layout layout, double eps, const T* input, const double* weight,
-                      const double* bias, T* output, double* mean, double* var);
+struct NormMaps {
+  T* data = nullptr;
+  int64_t pixel = 0;
+};
 
-// With given statistics.
+// What the channels are normalised with.
 template <typename T>
-void batch_norm_infer(const BatchNormShape& shape, Layout layout, double eps, const T* input, const double* mean,
-                      const double* var, const double* weight, const double* bias, T* output);
+struct Normalization {
+  double eps;
+  const double* mean;
+  const double* var;
+  const T* weight;  // null: ones
+  const T* bias;    // null: zeros
+  Activation activation = Activation::none;
+};
 
-// The gradients of batch_norm_train; mean and var are what it returned.
+// Given for a gradient. With an activation, the gradient is first taken through it: by `output` if that is given, else
+// (ReLU of no residual) by the sign of what `input` is normalised to. By `output`, the result is left in `through`,
+// which may be grad_output; it is also the gradient of the residual, and is given to batch_norm_input_grad as
+// grad_output, without activation.
 template <typename T>
-void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, double eps, const T* grad_output, const T* input,
-                           const double* weight, const double* mean, const double* var, T* grad_input,
-                           double* grad_weight, double* grad_bias);
+struct NormGradients {
+  NormMaps<const T> grad_output, input;
+  NormMaps<const T> output = {};
+  NormMaps<T> through = {};
+};
 
-// The gradients of either for weight and bias alone.
+// The mean and the variance (the mean squared deviation) of each channel; zeros for no values.
 template <typename T>
-void batch_norm_weight_grad(const BatchNormShape& shape, Layout layout, double eps, const T* grad_output,
-                            const T* input, const double* mean, const double* var, double* grad_weight,
-                            double* grad_bias);
+void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<const T> input, double* mean, double* var);
+
+template <typename T>
+void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
+                      NormMaps<const T> residual, NormMaps<T> output);
+
+// The gradients of weight and bias.
+template <typename T>
+void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                          const NormGradients<T>& gradients, double* grad_weight, double* grad_bias);
+
+// The gradient of the input whose statistics mean and var are, from the sums of batch_norm_grad_sums; added to
+// grad_input if `accumulate`.
+template <typename T>
+void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                           NormMaps<const T> grad_output, NormMaps<const T> input, const double* grad_weight,
+                           const double* grad_bias, bool accumulate, NormMaps<T> grad_input);
+
+// The first two in one, and the last two: what was summed is still in a cache when it is applied. `by.mean` and
+// `by.var` of batch_norm_train are not read: the statistics go to mean and var.
+template <typename T>
+void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
+                      NormMaps<const T> residual, NormMaps<T> output, double* mean, double* var);
+
+template <typename T>
+void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
+                           const NormGradients<T>& gradients, NormMaps<T> grad_input, double* grad_weight,
+                           double* grad_bias);
 
 }  // namespace d2l::cpu

@@ -1,15 +1,15 @@
-// Sums, normalisation and input gradient of batch normalisation.
+// Sums, normalisation and input gradient of batch normalisation, with what is fused to them.
 //
-//   mean = sum(x) / n, squares = sum((x - mean)^2)
-//   sum(dy), sum(dy * (x - mean))
-//   y = (x - mean) * scale + shift
-//   dx = dy * scale - (x - mean) * slope - shift
+//   sum(x - center), sum((x - center)^2)
+//   sum(dy), sum(dy * (x - center))
+//   y = activation((x - center) * scale + shift + residual)
+//   dx = dy * scale - (x - center) * slope - offset
 //
-// Bytes: each pass reads its tensors once and writes its output once; FLOPs: 2 to 5 an element, memory-bound. Threads
-// share chunks of rows or planes. Vectors run over columns, or over pixels of a plane. Within a block of at most
-// kBlockRows rows or kBlockPixels pixels sums are kept in T, of distances from a value that lies among the block's own,
-// so that they lose nothing where the mean is much larger than the deviation; blocks are joined in double, in an order
-// that depends on the shape alone.
+// Bytes: each pass reads its tensors once and writes its output once; FLOPs: 2 to 6 an element, memory-bound. Threads
+// share chunks of rows or planes. Vectors run over columns, or over pixels of a plane. Within a block sums are kept in
+// T, of few values a lane and of distances from a center that lies among the values, so that they lose nothing where
+// the mean is much larger than the deviation; blocks are added up in double, in an order that depends on the shape
+// alone. A ReLU without residual is told by x alone, so its gradient needs no tensor but x.
 #include "kernels/cpu/batch_norm_kernel.h"
 
 #include "kernels/cpu/integers.h"
@@ -21,10 +21,18 @@ namespace {
 
 constexpr int64_t kBlockRows = 32;
 constexpr int64_t kBlockPixels = 2048;
+constexpr int64_t kCenterRows = 32;  // values whose mean is the center: many, that one of them may be far off
+constexpr int64_t kCenterPixels = 256;
+constexpr int kTile = 4;  // registers
 
 template <bool kValue>
 struct Bool {
   static constexpr bool value = kValue;
+};
+
+template <int kValue>
+struct Vectors {
+  static constexpr int value = kValue;
 };
 
 // All lanes, or the first `count`; the others read as 0.
@@ -43,25 +51,44 @@ D2L_INLINE void store_lanes(T* to, vec_t<T> value, int64_t count) {
   }
 }
 
-// Calls body(Bool<whole>, i, count) for the registers that cover [0, n).
-template <typename T, typename Body>
-D2L_INLINE void for_each_vector(int64_t n, Body&& body) {
-  int64_t i = 0;
-  for (; i + kLanes<T> <= n; i += kLanes<T>) body(Bool<true>{}, i, int64_t{kLanes<T>});
-  if (i < n) body(Bool<false>{}, i, n - i);
-}
-
 // One value in all lanes. Loaded like data, so that the lanes behind the end of a run are 0 in both.
 template <typename T>
 struct Spread {
+  vec_t<T> value;
   T lanes[kLanes<T>];
 
-  D2L_INLINE explicit Spread(T value) { store(lanes, broadcast(value)); }
+  D2L_INLINE explicit Spread(T of) : value(broadcast(of)) { store(lanes, value); }
   template <bool kWhole>
   D2L_INLINE vec_t<T> get(int64_t count) const {
-    return load_lanes<kWhole>(lanes, count);
+    if constexpr (kWhole) return value;
+    return load_partial(lanes, count);
   }
 };
+
+// Calls body(Vectors, Bool<whole>, column, lanes) for the tiles of registers that cover the columns; `lanes` are those
+// of the last register.
+template <typename T, typename Body>
+D2L_INLINE void for_each_tile(int64_t width, Body&& body) {
+  int64_t column = 0;
+  for (; column + kTile * kLanes<T> <= width; column += kTile * kLanes<T>) {
+    body(Vectors<kTile>{}, Bool<true>{}, column, int64_t{kLanes<T>});
+  }
+  for (; column + kLanes<T> <= width; column += kLanes<T>) {
+    body(Vectors<1>{}, Bool<true>{}, column, int64_t{kLanes<T>});
+  }
+  if (column < width) body(Vectors<1>{}, Bool<false>{}, column, width - column);
+}
+
+template <bool kWhole, typename T>
+D2L_INLINE void add_lanes(double* to, vec_t<T> value, int64_t count) {
+  T lanes[kLanes<T>];
+  store(lanes, value);
+  if constexpr (kWhole) {
+    for (int lane = 0; lane < kLanes<T>; ++lane) to[lane] += static_cast<double>(lanes[lane]);
+  } else {
+    for (int64_t lane = 0; lane < count; ++lane) to[lane] += static_cast<double>(lanes[lane]);
+  }
+}
 
 template <typename T>
 D2L_INLINE double sum_of_lanes(vec_t<T> value) {
@@ -70,291 +97,402 @@ D2L_INLINE double sum_of_lanes(vec_t<T> value) {
   return sum;
 }
 
-// Joins the moments of `more` values to those of `count` (Chan, Golub and LeVeque, 1979).
-struct Join {
-  double weight, cross;  // of the new mean, and of the squared distance of the means
+// A NaN stays one, and has a gradient: it is not below zero.
+template <typename T>
+D2L_INLINE vec_t<T> where_positive(vec_t<T> sign, vec_t<T> value) {
+  return sign <= 0 ? vec_t<T>{} : value;
+}
 
-  D2L_INLINE Join(double count, double more) : weight(more / (count + more)), cross(weight * count) {}
-  D2L_INLINE void operator()(double& mean, double& squares, double more_mean, double more_squares) const {
-    const double distance = more_mean - mean;
-    mean += distance * weight;
-    squares += more_squares + distance * distance * cross;
+template <Activation kActivation, typename T>
+D2L_INLINE vec_t<T> activated(vec_t<T> value) {
+  if constexpr (kActivation == Activation::relu) return where_positive<T>(value, value);
+  return value;
+}
+
+// Coefficients that are the same for all of a row, or that each column has its own of.
+template <bool kSpread, typename T>
+struct Coefficient {
+  const T* values;
+  vec_t<T> value;
+
+  D2L_INLINE explicit Coefficient(const T* from) : values(from), value(kSpread ? broadcast(*from) : vec_t<T>{}) {}
+
+  template <bool kWhole>
+  D2L_INLINE vec_t<T> at(int64_t column, int64_t lanes) const {
+    if constexpr (kSpread) return value;
+    return load_lanes<kWhole>(values + column, lanes);
   }
 };
-
-// kVectors registers of columns, over the rows of a block: sums of the distances from the first row.
-template <int kVectors, bool kWhole, typename T>
-D2L_INLINE void block_moments(const T* input, int64_t width, int64_t rows, int64_t columns, const Join& join,
-                              double* mean, double* squares) {
-  vec_t<T> first[kVectors], sum[kVectors] = {}, square[kVectors] = {};
-  for (int v = 0; v < kVectors; ++v) first[v] = load_lanes<kWhole>(input + v * kLanes<T>, columns);
-  for (int64_t row = 1; row < rows; ++row) {
-    const T* from = input + row * width;
-    for (int v = 0; v < kVectors; ++v) {
-      const vec_t<T> distance = load_lanes<kWhole>(from + v * kLanes<T>, columns) - first[v];
-      sum[v] += distance;
-      square[v] += distance * distance;
-    }
-  }
-  T firsts[kVectors * kLanes<T>], sums[kVectors * kLanes<T>], block_squares[kVectors * kLanes<T>];
-  for (int v = 0; v < kVectors; ++v) {
-    store(firsts + v * kLanes<T>, first[v]);
-    store(sums + v * kLanes<T>, sum[v]);
-    store(block_squares + v * kLanes<T>, square[v]);
-  }
-  const double count = static_cast<double>(rows);
-  const int64_t lanes = min(columns, kVectors * kLanes<T>);
-  for (int64_t i = 0; i < lanes; ++i) {
-    const double shifted = static_cast<double>(sums[i]) / count;
-    join(mean[i], squares[i], static_cast<double>(firsts[i]) + shifted,
-         static_cast<double>(block_squares[i]) - static_cast<double>(sums[i]) * shifted);
-  }
-}
-
-template <int kVectors, bool kWhole, typename T>
-D2L_INLINE void block_grad_sums(const T* grad_output, const T* input, const T* center, int64_t width, int64_t rows,
-                                int64_t columns, double* sum, double* product) {
-  vec_t<T> centers[kVectors], sums[kVectors] = {}, products[kVectors] = {};
-  for (int v = 0; v < kVectors; ++v) centers[v] = load_lanes<kWhole>(center + v * kLanes<T>, columns);
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t at = row * width + v * kLanes<T>;
-      const vec_t<T> gradient = load_lanes<kWhole>(grad_output + at, columns);
-      sums[v] += gradient;
-      products[v] += gradient * (load_lanes<kWhole>(input + at, columns) - centers[v]);
-    }
-  }
-  T block_sums[kVectors * kLanes<T>], block_products[kVectors * kLanes<T>];
-  for (int v = 0; v < kVectors; ++v) {
-    store(block_sums + v * kLanes<T>, sums[v]);
-    store(block_products + v * kLanes<T>, products[v]);
-  }
-  const int64_t lanes = min(columns, kVectors * kLanes<T>);
-  for (int64_t i = 0; i < lanes; ++i) {
-    sum[i] += static_cast<double>(block_sums[i]);
-    product[i] += static_cast<double>(block_products[i]);
-  }
-}
-
-template <int kValue>
-struct Vectors {
-  static constexpr int value = kValue;
-};
-
-// Calls body(Vectors, Bool<whole>, column, columns) for the tiles of registers that cover the columns.
-template <typename T, typename Body>
-D2L_INLINE void for_each_tile(int64_t width, Body&& body) {
-  constexpr int kTile = 4;
-  int64_t column = 0;
-  for (; column + kTile * kLanes<T> <= width; column += kTile * kLanes<T>) {
-    body(Vectors<kTile>{}, Bool<true>{}, column, int64_t{kTile * kLanes<T>});
-  }
-  for (; column + kLanes<T> <= width; column += kLanes<T>) {
-    body(Vectors<1>{}, Bool<true>{}, column, int64_t{kLanes<T>});
-  }
-  if (column < width) body(Vectors<1>{}, Bool<false>{}, column, width - column);
-}
 
 template <typename T>
 D2L_INLINE vec_t<T> normalized(vec_t<T> x, vec_t<T> center, vec_t<T> scale, vec_t<T> shift) {
   return (x - center) * scale + shift;
 }
 
-template <typename T>
-D2L_INLINE vec_t<T> differentiated(vec_t<T> dy, vec_t<T> x, vec_t<T> center, vec_t<T> scale, vec_t<T> slope,
-                                   vec_t<T> shift) {
-  return dy * scale - ((x - center) * slope + shift);
+// Coefficients of columns are worth keeping for some rows; but rows are not left for long.
+template <bool kSpread>
+D2L_INLINE int64_t rows_at_once(int64_t width) {
+  return kSpread ? 1 : clamp(4096 / width, 4, kBlockRows);
 }
 
-// Calls body(begin, end, from, to) for blocks of whole planes, images begin to end, or for the parts from ... to of a
-// plane.
-template <typename Body>
-D2L_INLINE void for_each_block(const NormPlanes& work, Body&& body) {
-  const int64_t images = max(1, kBlockPixels / work.pixels);
-  for (int64_t begin = 0; begin < work.images; begin += images) {
-    for (int64_t from = 0; from < work.pixels; from += kBlockPixels) {
-      body(begin, min(begin + images, work.images), from, min(from + kBlockPixels, work.pixels));
+// Calls body(Vectors, Bool<whole>, row, rows, column, lanes) for tiles that cover the matrix.
+template <bool kSpread, typename T, typename Body>
+D2L_INLINE void for_each_block(NormExtent work, Body&& body) {
+  const int64_t step = rows_at_once<kSpread>(work.width);
+  for (int64_t row = 0; row < work.rows; row += step) {
+    const int64_t rows = min(step, work.rows - row);
+    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      body(vectors, whole, row, rows, column, lanes);
+    });
+  }
+}
+
+template <bool kSpread, bool kResidual, Activation kActivation, typename T>
+D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, NormRows<const T> input, NormRows<const T> residual,
+                          NormRows<T> output) {
+  const Coefficient<kSpread, T> centers(by.center), scales(by.scale), shifts(by.shift);
+  for_each_block<kSpread, T>(work, [&](auto vectors, auto whole, int64_t row, int64_t rows, int64_t column,
+                                       int64_t lanes) {
+    constexpr bool kWhole = whole.value;
+    constexpr int kVectors = vectors.value;
+    vec_t<T> center[kVectors], scale[kVectors], shift[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      center[v] = centers.template at<kWhole>(column + v * kLanes<T>, lanes);
+      scale[v] = scales.template at<kWhole>(column + v * kLanes<T>, lanes);
+      shift[v] = shifts.template at<kWhole>(column + v * kLanes<T>, lanes);
     }
+    for (int64_t r = row; r < row + rows; ++r) {
+      const T* from = input.data + r * input.pitch + column;
+      T* to = output.data + r * output.pitch + column;
+      for (int v = 0; v < kVectors; ++v) {
+        vec_t<T> value = normalized<T>(load_lanes<kWhole>(from + v * kLanes<T>, lanes), center[v], scale[v], shift[v]);
+        if constexpr (kResidual) {
+          value += load_lanes<kWhole>(residual.data + r * residual.pitch + column + v * kLanes<T>, lanes);
+        }
+        store_lanes<kWhole>(to + v * kLanes<T>, activated<kActivation, T>(value), lanes);
+      }
+    }
+  });
+}
+
+template <bool kSpread, bool kMasked, bool kAccumulate, typename T>
+D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, NormRows<const T> grad_output,
+                           NormRows<const T> input, NormRows<T> grad_input) {
+  const Coefficient<kSpread, T> centers(by.forward.center), scales(by.forward.scale), shifts(by.forward.shift);
+  const Coefficient<kSpread, T> slopes(by.slope), offsets(by.offset);
+  for_each_block<kSpread, T>(
+      work, [&](auto vectors, auto whole, int64_t row, int64_t rows, int64_t column, int64_t lanes) {
+        constexpr bool kWhole = whole.value;
+        constexpr int kVectors = vectors.value;
+        vec_t<T> center[kVectors], scale[kVectors], shift[kVectors], slope[kVectors], offset[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          center[v] = centers.template at<kWhole>(column + v * kLanes<T>, lanes);
+          scale[v] = scales.template at<kWhole>(column + v * kLanes<T>, lanes);
+          shift[v] = shifts.template at<kWhole>(column + v * kLanes<T>, lanes);
+          slope[v] = slopes.template at<kWhole>(column + v * kLanes<T>, lanes);
+          offset[v] = offsets.template at<kWhole>(column + v * kLanes<T>, lanes);
+        }
+        for (int64_t r = row; r < row + rows; ++r) {
+          const T* gradients = grad_output.data + r * grad_output.pitch + column;
+          const T* inputs = input.data + r * input.pitch + column;
+          T* to = grad_input.data + r * grad_input.pitch + column;
+          for (int v = 0; v < kVectors; ++v) {
+            vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+            const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
+            if constexpr (kMasked) gradient = where_positive<T>(distance * scale[v] + shift[v], gradient);
+            vec_t<T> result = gradient * scale[v] - (distance * slope[v] + offset[v]);
+            if constexpr (kAccumulate) result += load_lanes<kWhole>(to + v * kLanes<T>, lanes);
+            store_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
+          }
+        }
+      });
+}
+
+template <bool kSpread, typename T>
+D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
+                          NormRows<const T> residual, NormRows<T> output) {
+  const auto run = [&](auto has_residual) {
+    constexpr bool kResidual = has_residual.value;
+    switch (activation) {
+      case Activation::relu:
+        return normalize<kSpread, kResidual, Activation::relu>(work, by, input, residual, output);
+      default:
+        return normalize<kSpread, kResidual, Activation::none>(work, by, input, residual, output);
+    }
+  };
+  return residual.data != nullptr ? run(Bool<true>{}) : run(Bool<false>{});
+}
+
+template <bool kSpread, typename T>
+D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
+                           NormRows<const T> input, NormRows<T> grad_input) {
+  const auto run = [&](auto masked) {
+    constexpr bool kMasked = masked.value;
+    if (accumulate) return input_grad<kSpread, kMasked, true>(work, by, grad_output, input, grad_input);
+    return input_grad<kSpread, kMasked, false>(work, by, grad_output, input, grad_input);
+  };
+  return by.masked ? run(Bool<true>{}) : run(Bool<false>{});
+}
+
+template <bool kMasked, typename T>
+D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
+                                 NormCoefficients<T> by, double* sum, double* product) {
+  for (int64_t row = 0; row < work.rows; row += kBlockRows) {
+    const int64_t rows = min(kBlockRows, work.rows - row);
+    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      constexpr int kVectors = vectors.value;
+      vec_t<T> center[kVectors], scale[kVectors], shift[kVectors], sums[kVectors] = {}, products[kVectors] = {};
+      for (int v = 0; v < kVectors; ++v) {
+        center[v] = load_lanes<kWhole>(by.center + column + v * kLanes<T>, lanes);
+        if constexpr (kMasked) {
+          scale[v] = load_lanes<kWhole>(by.scale + column + v * kLanes<T>, lanes);
+          shift[v] = load_lanes<kWhole>(by.shift + column + v * kLanes<T>, lanes);
+        }
+      }
+      for (int64_t r = row; r < row + rows; ++r) {
+        const T* gradients = grad_output.data + r * grad_output.pitch + column;
+        const T* inputs = input.data + r * input.pitch + column;
+        for (int v = 0; v < kVectors; ++v) {
+          vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+          const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
+          if constexpr (kMasked) gradient = where_positive<T>(distance * scale[v] + shift[v], gradient);
+          sums[v] += gradient;
+          products[v] += gradient * distance;
+        }
+      }
+      for (int v = 0; v < kVectors; ++v) {
+        add_lanes<kWhole, T>(sum + column + v * kLanes<T>, sums[v], lanes);
+        add_lanes<kWhole, T>(product + column + v * kLanes<T>, products[v], lanes);
+      }
+    });
+  }
+}
+
+// Calls body(row, column, columns) for the runs of pixels that cover the planes, and flush() when as much was summed
+// as may be in T.
+template <typename Body, typename Flush>
+D2L_INLINE void for_each_run(NormExtent work, Body&& body, Flush&& flush) {
+  int64_t summed = 0;
+  for (int64_t row = 0; row < work.rows; ++row) {
+    for (int64_t column = 0; column < work.width; column += kBlockPixels) {
+      const int64_t columns = min(kBlockPixels, work.width - column);
+      if (summed + columns > kBlockPixels) flush(), summed = 0;
+      body(row, column, columns);
+      summed += columns;
+    }
+  }
+  flush();
+}
+
+template <bool kMasked, typename T>
+D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
+                                NormCoefficients<T> by, double* sum, double* product) {
+  const vec_t<T> center = broadcast(*by.center), scale = broadcast(*by.scale), shift = broadcast(*by.shift);
+  vec_t<T> sums[kTile] = {}, products[kTile] = {};
+  const auto add = [&](int64_t row, int64_t from, int64_t count) {
+    for_each_tile<T>(count, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      const T* gradients = grad_output.data + row * grad_output.pitch + from + column;
+      const T* inputs = input.data + row * input.pitch + from + column;
+      for (int v = 0; v < vectors.value; ++v) {
+        vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+        // The lanes behind the last pixel have no gradient.
+        const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center;
+        if constexpr (kMasked) gradient = where_positive<T>(distance * scale + shift, gradient);
+        sums[v] += gradient;
+        products[v] += gradient * distance;
+      }
+    });
+  };
+  for_each_run(work, add, [&] {
+    *sum += sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    *product += sum_of_lanes<T>((products[0] + products[1]) + (products[2] + products[3]));
+    for (int v = 0; v < kTile; ++v) sums[v] = products[v] = vec_t<T>{};
+  });
+}
+
+template <Activation kActivation, typename T>
+D2L_INLINE void through_activation(NormExtent work, NormRows<const T> grad_output, NormRows<const T> output,
+                                   NormRows<T> through) {
+  for (int64_t row = 0; row < work.rows; ++row) {
+    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      const T* gradients = grad_output.data + row * grad_output.pitch + column;
+      const T* outputs = output.data + row * output.pitch + column;
+      T* to = through.data + row * through.pitch + column;
+      for (int v = 0; v < vectors.value; ++v) {
+        const vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+        const vec_t<T> y = load_lanes<kWhole>(outputs + v * kLanes<T>, lanes);
+        vec_t<T> result;
+        if constexpr (kActivation == Activation::relu) result = where_positive<T>(y, gradient);
+        if constexpr (kActivation == Activation::sigmoid) result = gradient * (y * (1 - y));
+        if constexpr (kActivation == Activation::tanh) result = gradient * (1 - y * y);
+        store_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
+      }
+    });
   }
 }
 
 }  // namespace
 
 template <typename T>
-void column_moments(NormColumns work, const T* input, double* mean, double* squares) {
-  for (int64_t column = 0; column < work.width; ++column) mean[column] = squares[column] = 0;
-  for (int64_t row = 0; row < work.rows; row += kBlockRows) {
-    const int64_t rows = min(kBlockRows, work.rows - row);
-    const Join join(static_cast<double>(row), static_cast<double>(rows));
-    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t columns) {
-      block_moments<vectors.value, whole.value>(input + row * work.width + column, work.width, rows, columns, join,
-                                                mean + column, squares + column);
-    });
-  }
-}
-
-template <typename T>
-void column_grad_sums(NormColumns work, const T* grad_output, const T* input, const T* center, double* sum,
-                      double* product) {
-  for (int64_t column = 0; column < work.width; ++column) sum[column] = product[column] = 0;
-  for (int64_t row = 0; row < work.rows; row += kBlockRows) {
-    const int64_t rows = min(kBlockRows, work.rows - row);
-    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t columns) {
-      const int64_t at = row * work.width + column;
-      block_grad_sums<vectors.value, whole.value>(grad_output + at, input + at, center + column, work.width, rows,
-                                                  columns, sum + column, product + column);
-    });
-  }
-}
-
-template <typename T>
-void column_normalize(NormColumns work, NormCoefficients<T> by, const T* input, T* output) {
-  for (int64_t row = 0; row < work.rows; ++row, input += work.width, output += work.width) {
-    for_each_vector<T>(work.width, [&](auto whole, int64_t i, int64_t count) {
-      constexpr bool kWhole = whole.value;
-      store_lanes<kWhole>(
-          output + i,
-          normalized<T>(load_lanes<kWhole>(input + i, count), load_lanes<kWhole>(by.center + i, count),
-                        load_lanes<kWhole>(by.scale + i, count), load_lanes<kWhole>(by.shift + i, count)),
-          count);
-    });
-  }
-}
-
-template <typename T>
-void column_input_grad(NormColumns work, NormGradCoefficients<T> by, const T* grad_output, const T* input,
-                       T* grad_input) {
-  for (int64_t row = 0; row < work.rows; ++row) {
-    for_each_vector<T>(work.width, [&](auto whole, int64_t i, int64_t count) {
-      constexpr bool kWhole = whole.value;
-      const int64_t at = row * work.width + i;
-      store_lanes<kWhole>(
-          grad_input + at,
-          differentiated<T>(load_lanes<kWhole>(grad_output + at, count), load_lanes<kWhole>(input + at, count),
-                            load_lanes<kWhole>(by.center + i, count), load_lanes<kWhole>(by.scale + i, count),
-                            load_lanes<kWhole>(by.slope + i, count), load_lanes<kWhole>(by.shift + i, count)),
-          count);
-    });
-  }
-}
-
-// The block is read twice, the second time from the first cache: its mean is the best value to take distances from.
-template <typename T>
-void plane_moments(NormPlanes work, const T* input, double* mean, double* squares) {
-  double seen = 0, mean_so_far = 0, squares_so_far = 0;
-  for_each_block(work, [&](int64_t begin, int64_t end, int64_t from, int64_t to) {
-    const double count = static_cast<double>((end - begin) * (to - from));
-    vec_t<T> total = {};
-    for (int64_t image = begin; image < end; ++image) {
-      const T* run = input + image * work.pitch + from;
-      vec_t<T> totals[4] = {};
-      int64_t i = 0;
-      for (; i + 4 * kLanes<T> <= to - from; i += 4 * kLanes<T>) {
-        for (int v = 0; v < 4; ++v) totals[v] += load(run + i + v * kLanes<T>);
-      }
-      for_each_vector<T>(to - from - i, [&](auto whole, int64_t j, int64_t lanes) {
-        totals[0] += load_lanes<whole.value>(run + i + j, lanes);
-      });
-      total += (totals[0] + totals[1]) + (totals[2] + totals[3]);
+void column_centers(NormExtent work, NormRows<const T> input, T* center) {
+  const int64_t rows = min(kCenterRows, work.rows);
+  const vec_t<T> share = broadcast(T(1) / static_cast<T>(rows));
+  for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+    constexpr bool kWhole = whole.value;
+    constexpr int kVectors = vectors.value;
+    vec_t<T> first[kVectors], sums[kVectors] = {};
+    for (int v = 0; v < kVectors; ++v) first[v] = load_lanes<kWhole>(input.data + column + v * kLanes<T>, lanes);
+    for (int64_t r = 1; r < rows; ++r) {
+      const T* from = input.data + r * input.pitch + column;
+      for (int v = 0; v < kVectors; ++v) sums[v] += load_lanes<kWhole>(from + v * kLanes<T>, lanes) - first[v];
     }
-    const T middle = static_cast<T>(sum_of_lanes<T>(total) / count);
-    const Spread<T> center(middle);
-    vec_t<T> sum[4] = {}, square[4] = {};
-    for (int64_t image = begin; image < end; ++image) {
-      const T* run = input + image * work.pitch + from;
-      int64_t i = 0;
-      for (; i + 4 * kLanes<T> <= to - from; i += 4 * kLanes<T>) {
-        for (int v = 0; v < 4; ++v) {
-          const vec_t<T> distance = load(run + i + v * kLanes<T>) - broadcast(middle);
-          sum[v] += distance;
+    for (int v = 0; v < kVectors; ++v) {
+      store_lanes<kWhole>(center + column + v * kLanes<T>, first[v] + sums[v] * share, lanes);
+    }
+  });
+}
+
+template <typename T>
+void column_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares) {
+  for (int64_t row = 0; row < work.rows; row += kBlockRows) {
+    const int64_t rows = min(kBlockRows, work.rows - row);
+    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      constexpr int kVectors = vectors.value;
+      vec_t<T> centers[kVectors], sums[kVectors] = {}, square[kVectors] = {};
+      for (int v = 0; v < kVectors; ++v) centers[v] = load_lanes<kWhole>(center + column + v * kLanes<T>, lanes);
+      for (int64_t r = row; r < row + rows; ++r) {
+        const T* from = input.data + r * input.pitch + column;
+        for (int v = 0; v < kVectors; ++v) {
+          const vec_t<T> distance = load_lanes<kWhole>(from + v * kLanes<T>, lanes) - centers[v];
+          sums[v] += distance;
           square[v] += distance * distance;
         }
       }
-      for_each_vector<T>(to - from - i, [&](auto whole, int64_t j, int64_t lanes) {
-        const vec_t<T> distance = load_lanes<whole.value>(run + i + j, lanes) - center.template get<whole.value>(lanes);
-        sum[0] += distance;
-        square[0] += distance * distance;
-      });
-    }
-    const double shifted = sum_of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    const double block_squares = sum_of_lanes<T>((square[0] + square[1]) + (square[2] + square[3]));
-    Join(seen, count)(mean_so_far, squares_so_far, static_cast<double>(middle) + shifted / count,
-                      block_squares - shifted * shifted / count);
-    seen += count;
-  });
-  *mean = mean_so_far;
-  *squares = squares_so_far;
-}
-
-template <typename T>
-void plane_grad_sums(NormPlanes work, const T* grad_output, const T* input, const T* center, double* sum,
-                     double* product) {
-  double sum_so_far = 0, product_so_far = 0;
-  const Spread<T> centers(*center);
-  for_each_block(work, [&](int64_t begin, int64_t end, int64_t from, int64_t to) {
-    vec_t<T> sums[4] = {}, products[4] = {};
-    for (int64_t image = begin; image < end; ++image) {
-      const T* gradients = grad_output + image * work.pitch + from;
-      const T* inputs = input + image * work.pitch + from;
-      int64_t i = 0;
-      for (; i + 4 * kLanes<T> <= to - from; i += 4 * kLanes<T>) {
-        for (int v = 0; v < 4; ++v) {
-          const vec_t<T> gradient = load(gradients + i + v * kLanes<T>);
-          sums[v] += gradient;
-          products[v] += gradient * (load(inputs + i + v * kLanes<T>) - broadcast(*center));
-        }
+      for (int v = 0; v < kVectors; ++v) {
+        add_lanes<kWhole, T>(sum + column + v * kLanes<T>, sums[v], lanes);
+        add_lanes<kWhole, T>(squares + column + v * kLanes<T>, square[v], lanes);
       }
-      for_each_vector<T>(to - from - i, [&](auto whole, int64_t j, int64_t lanes) {
-        const vec_t<T> gradient = load_lanes<whole.value>(gradients + i + j, lanes);
-        sums[0] += gradient;
-        products[0] +=
-            gradient * (load_lanes<whole.value>(inputs + i + j, lanes) - centers.template get<whole.value>(lanes));
-      });
-    }
-    sum_so_far += sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    product_so_far += sum_of_lanes<T>((products[0] + products[1]) + (products[2] + products[3]));
+    });
+  }
+}
+
+template <typename T>
+void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
+                      bool masked, double* sum, double* product) {
+  if (masked) return column_grad_sums<true>(work, grad_output, input, by, sum, product);
+  return column_grad_sums<false>(work, grad_output, input, by, sum, product);
+}
+
+template <typename T>
+void column_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
+                      NormRows<const T> residual, NormRows<T> output) {
+  normalize<false>(work, by, activation, input, residual, output);
+}
+
+template <typename T>
+void column_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
+                       NormRows<const T> input, NormRows<T> grad_input) {
+  input_grad<false>(work, by, accumulate, grad_output, input, grad_input);
+}
+
+template <typename T>
+void plane_center(NormExtent work, NormRows<const T> input, T* center) {
+  const Spread<T> first(*input.data);
+  vec_t<T> sums = {};
+  int64_t count = 0;
+  for (int64_t row = 0; row < work.rows && count < kCenterPixels; ++row) {
+    const int64_t columns = min(work.width, kCenterPixels);
+    for_each_tile<T>(columns, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      for (int v = 0; v < vectors.value; ++v) {
+        const T* from = input.data + row * input.pitch + column + v * kLanes<T>;
+        sums += load_lanes<kWhole>(from, lanes) - first.template get<kWhole>(lanes);
+      }
+    });
+    count += columns;
+  }
+  *center = static_cast<T>(static_cast<double>(*input.data) + sum_of_lanes<T>(sums) / static_cast<double>(count));
+}
+
+template <typename T>
+void plane_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares) {
+  const Spread<T> centers(*center);
+  vec_t<T> sums[kTile] = {}, square[kTile] = {};
+  const auto add = [&](int64_t row, int64_t from, int64_t count) {
+    for_each_tile<T>(count, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
+      constexpr bool kWhole = whole.value;
+      const T* inputs = input.data + row * input.pitch + from + column;
+      for (int v = 0; v < vectors.value; ++v) {
+        const vec_t<T> distance =
+            load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - centers.template get<kWhole>(lanes);
+        sums[v] += distance;
+        square[v] += distance * distance;
+      }
+    });
+  };
+  for_each_run(work, add, [&] {
+    *sum += sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    *squares += sum_of_lanes<T>((square[0] + square[1]) + (square[2] + square[3]));
+    for (int v = 0; v < kTile; ++v) sums[v] = square[v] = vec_t<T>{};
   });
-  *sum = sum_so_far;
-  *product = product_so_far;
 }
 
 template <typename T>
-void plane_normalize(NormPlanes work, NormCoefficients<T> by, const T* input, T* output) {
-  const vec_t<T> center = broadcast(*by.center), scale = broadcast(*by.scale), shift = broadcast(*by.shift);
-  for (int64_t image = 0; image < work.images; ++image, input += work.pitch, output += work.pitch) {
-    for_each_vector<T>(work.pixels, [&](auto whole, int64_t i, int64_t count) {
-      constexpr bool kWhole = whole.value;
-      store_lanes<kWhole>(output + i, normalized<T>(load_lanes<kWhole>(input + i, count), center, scale, shift), count);
-    });
-  }
+void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
+                     bool masked, double* sum, double* product) {
+  if (masked) return plane_grad_sums<true>(work, grad_output, input, by, sum, product);
+  return plane_grad_sums<false>(work, grad_output, input, by, sum, product);
 }
 
 template <typename T>
-void plane_input_grad(NormPlanes work, NormGradCoefficients<T> by, const T* grad_output, const T* input,
-                      T* grad_input) {
-  const vec_t<T> center = broadcast(*by.center), scale = broadcast(*by.scale);
-  const vec_t<T> slope = broadcast(*by.slope), shift = broadcast(*by.shift);
-  for (int64_t image = 0; image < work.images; ++image) {
-    for_each_vector<T>(work.pixels, [&](auto whole, int64_t i, int64_t count) {
-      constexpr bool kWhole = whole.value;
-      const int64_t at = image * work.pitch + i;
-      store_lanes<kWhole>(grad_input + at,
-                          differentiated<T>(load_lanes<kWhole>(grad_output + at, count),
-                                            load_lanes<kWhole>(input + at, count), center, scale, slope, shift),
-                          count);
-    });
+void plane_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
+                     NormRows<const T> residual, NormRows<T> output) {
+  normalize<true>(work, by, activation, input, residual, output);
+}
+
+template <typename T>
+void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
+                      NormRows<const T> input, NormRows<T> grad_input) {
+  input_grad<true>(work, by, accumulate, grad_output, input, grad_input);
+}
+
+template <typename T>
+void activation_grad(NormExtent work, Activation activation, NormRows<const T> grad_output, NormRows<const T> output,
+                     NormRows<T> through) {
+  switch (activation) {
+    case Activation::relu:
+      return through_activation<Activation::relu>(work, grad_output, output, through);
+    case Activation::sigmoid:
+      return through_activation<Activation::sigmoid>(work, grad_output, output, through);
+    case Activation::tanh:
+      return through_activation<Activation::tanh>(work, grad_output, output, through);
+    case Activation::none:
+      break;
   }
 }
 
-#define D2L_INSTANTIATE(T)                                                                       \
-  template void column_moments(NormColumns, const T*, double*, double*);                         \
-  template void column_grad_sums(NormColumns, const T*, const T*, const T*, double*, double*);   \
-  template void column_normalize(NormColumns, NormCoefficients<T>, const T*, T*);                \
-  template void column_input_grad(NormColumns, NormGradCoefficients<T>, const T*, const T*, T*); \
-  template void plane_moments(NormPlanes, const T*, double*, double*);                           \
-  template void plane_grad_sums(NormPlanes, const T*, const T*, const T*, double*, double*);     \
-  template void plane_normalize(NormPlanes, NormCoefficients<T>, const T*, T*);                  \
-  template void plane_input_grad(NormPlanes, NormGradCoefficients<T>, const T*, const T*, T*)
+#define D2L_INSTANTIATE(T)                                                                                             \
+  template void column_centers(NormExtent, NormRows<const T>, T*);                                                     \
+  template void column_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                             \
+  template void column_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>, bool, double*, \
+                                 double*);                                                                             \
+  template void column_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,    \
+                                 NormRows<T>);                                                                         \
+  template void column_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,     \
+                                  NormRows<T>);                                                                        \
+  template void plane_center(NormExtent, NormRows<const T>, T*);                                                       \
+  template void plane_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                              \
+  template void plane_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>, bool, double*,  \
+                                double*);                                                                              \
+  template void plane_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,     \
+                                NormRows<T>);                                                                          \
+  template void plane_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,      \
+                                 NormRows<T>);                                                                         \
+  template void activation_grad(NormExtent, Activation, NormRows<const T>, NormRows<const T>, NormRows<T>)
 
 D2L_INSTANTIATE(float);
 D2L_INSTANTIATE(double);

@@ -2,26 +2,29 @@
 // here: launchers and kernels are compiled for different instruction sets.
 //
 // The maps are seen as a matrix whose columns each belong to one channel (NHWC, and NCHW with very small planes), or as
-// the planes of one channel (NCHW).
+// the planes of one channel (NCHW), which are the rows of a matrix.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cpu/capability.h"
+#include "kernels/shapes.h"
 
 namespace d2l::cpu {
 
-// `rows` neighbouring rows of `width` columns each.
-struct NormColumns {
+// A matrix of `rows` x `width`.
+struct NormExtent {
   int64_t rows, width;
 };
 
-// `images` planes of `pixels` neighbouring elements each, `pitch` elements from one to the next.
-struct NormPlanes {
-  int64_t images, pixels, pitch;
+// One matrix, with `pitch` elements from one row to the next; null if not given.
+template <typename T>
+struct NormRows {
+  T* data;
+  int64_t pitch;
 };
 
-// Normalises: output = (input - center) * scale + shift.
+// Normalises: output = activation((input - center) * scale + shift + residual).
 template <typename T>
 struct NormCoefficients {
   const T* center;
@@ -29,39 +32,50 @@ struct NormCoefficients {
   const T* shift;
 };
 
-// Differentiates: grad_input = grad_output * scale - (input - center) * slope - shift.
+// Differentiates: grad_input = grad_output * scale - (input - center) * slope - offset. If `masked`, grad_output counts
+// only where (input - center) * scale + shift is positive.
 template <typename T>
 struct NormGradCoefficients {
-  const T* center;
-  const T* scale;
+  NormCoefficients<T> forward;
   const T* slope;
-  const T* shift;
+  const T* offset;
+  bool masked;
 };
 
-// Results and coefficients: one for each column, or one for all planes. `squares` is the sum of the squared deviations
-// from the mean; `sum` that of grad_output, `product` that of grad_output * (input - center).
-#define D2L_BATCH_NORM_KERNELS(capability)                                                                    \
-  namespace capability {                                                                                      \
-  template <typename T>                                                                                       \
-  void column_moments(NormColumns work, const T* input, double* mean, double* squares);                       \
-  template <typename T>                                                                                       \
-  void column_grad_sums(NormColumns work, const T* grad_output, const T* input, const T* center, double* sum, \
-                        double* product);                                                                     \
-  template <typename T>                                                                                       \
-  void column_normalize(NormColumns work, NormCoefficients<T> by, const T* input, T* output);                 \
-  template <typename T>                                                                                       \
-  void column_input_grad(NormColumns work, NormGradCoefficients<T> by, const T* grad_output, const T* input,  \
-                         T* grad_input);                                                                      \
-  template <typename T>                                                                                       \
-  void plane_moments(NormPlanes work, const T* input, double* mean, double* squares);                         \
-  template <typename T>                                                                                       \
-  void plane_grad_sums(NormPlanes work, const T* grad_output, const T* input, const T* center, double* sum,   \
-                       double* product);                                                                      \
-  template <typename T>                                                                                       \
-  void plane_normalize(NormPlanes work, NormCoefficients<T> by, const T* input, T* output);                   \
-  template <typename T>                                                                                       \
-  void plane_input_grad(NormPlanes work, NormGradCoefficients<T> by, const T* grad_output, const T* input,    \
-                        T* grad_input);                                                                       \
+// Coefficients and sums: one for each column, or one for the planes. Sums are added to what is there. `sum` and
+// `squares` are those of input - center, where norm_centers chooses the center among the input's values; `sum` and
+// `product` those of grad_output and of grad_output * (input - center).
+#define D2L_BATCH_NORM_KERNELS(capability)                                                                            \
+  namespace capability {                                                                                              \
+  template <typename T>                                                                                               \
+  void column_centers(NormExtent work, NormRows<const T> input, T* center);                                           \
+  template <typename T>                                                                                               \
+  void column_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);       \
+  template <typename T>                                                                                               \
+  void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                      \
+                        NormCoefficients<T> by, bool masked, double* sum, double* product);                           \
+  template <typename T>                                                                                               \
+  void column_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,      \
+                        NormRows<const T> residual, NormRows<T> output);                                              \
+  template <typename T>                                                                                               \
+  void column_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output, \
+                         NormRows<const T> input, NormRows<T> grad_input);                                            \
+  template <typename T>                                                                                               \
+  void plane_center(NormExtent work, NormRows<const T> input, T* center);                                             \
+  template <typename T>                                                                                               \
+  void plane_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);        \
+  template <typename T>                                                                                               \
+  void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                       \
+                       NormCoefficients<T> by, bool masked, double* sum, double* product);                            \
+  template <typename T>                                                                                               \
+  void plane_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,       \
+                       NormRows<const T> residual, NormRows<T> output);                                               \
+  template <typename T>                                                                                               \
+  void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,  \
+                        NormRows<const T> input, NormRows<T> grad_input);                                             \
+  template <typename T>                                                                                               \
+  void activation_grad(NormExtent work, Activation activation, NormRows<const T> grad_output,                         \
+                       NormRows<const T> output, NormRows<T> through);                                                \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_BATCH_NORM_KERNELS)

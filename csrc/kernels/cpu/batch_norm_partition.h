@@ -1,0 +1,132 @@
+// How the launchers of batch_norm.cpp cut maps into pieces, and what they keep for each piece and channel.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/batch_norm.h"
+#include "kernels/cpu/batch_norm_kernel.h"
+
+namespace d2l::cpu {
+
+constexpr int64_t kElementsPerPart = 131072;  // joining the sums of parts must cost little
+constexpr int64_t kNarrow = 64;               // columns: fewer make short loops
+constexpr int64_t kSmall = 16;                // pixels or columns: fewer do not fill a register
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How the maps are cut into groups of channels, and these into parts, whose sums are joined in order. All of it follows
+// from the shape, nothing from the number of threads.
+//
+// By planes, a channel is a group and a part is some of its images. By columns, all channels are one group and a part
+// is some rows; column j belongs to channel j / run % C. Rows of few columns are taken `repeat` at a time if they are
+// `dense`, but for the last ones, which do not fill a wide row: they are the last part.
+struct Partition {
+  bool by_columns;
+  int64_t channels, pixels;
+  int64_t run = 1, repeat = 1, width = 1;
+  int64_t groups, items, items_per_part, whole_parts, narrow_rows = 0;  // items: images, or wide rows
+
+  Partition(const BatchNormShape& shape, Layout layout, bool dense)
+      : by_columns(layout == Layout::nhwc || shape.pixels < kSmall), channels(shape.C), pixels(shape.pixels) {
+    if (by_columns) {
+      run = layout == Layout::nchw ? pixels : 1;
+      const int64_t rows = shape.values() / run, row = channels * run;
+      repeat = row >= kNarrow || !dense ? 1 : row >= kSmall ? 4 : 16;
+      width = row * repeat;
+      groups = 1;
+      items = rows / repeat;
+      narrow_rows = rows % repeat;
+      items_per_part = std::max<int64_t>(64, ceil_div(kElementsPerPart, width));
+    } else {
+      groups = channels;
+      items = shape.N;
+      items_per_part = ceil_div(kElementsPerPart, pixels);
+    }
+    whole_parts = ceil_div(items, items_per_part);
+  }
+
+  int64_t parts() const { return whole_parts + (narrow_rows > 0 ? 1 : 0); }
+  bool is_narrow(int64_t part) const { return part == whole_parts; }
+  int64_t items_of(int64_t part) const {
+    return is_narrow(part) ? narrow_rows : std::min(items_per_part, items - part * items_per_part);
+  }
+
+  // The part of a group as a matrix.
+  NormExtent extent(int64_t part) const {
+    if (!by_columns) return {items_of(part), pixels};
+    return {items_of(part), is_narrow(part) ? width / repeat : width};
+  }
+  template <typename T>
+  NormRows<T> rows(NormMaps<T> maps, int64_t group, int64_t part) const {
+    if (maps.data == nullptr) return {nullptr, 0};
+    const int64_t item = is_narrow(part) ? items : part * items_per_part;
+    if (!by_columns) return {maps.data + (item * channels + group) * pixels, channels * pixels};
+    const int64_t pitch = maps.pixel > 0 ? maps.pixel : width;
+    return {maps.data + item * pitch, maps.pixel > 0 || !is_narrow(part) ? pitch : width / repeat};
+  }
+  // Values of each channel in the part.
+  double values_of(int64_t part) const {
+    return static_cast<double>(by_columns ? items_of(part) * extent(part).width / channels : items_of(part) * pixels);
+  }
+};
+
+// The columns of each of the channels: visit(column, channel).
+template <typename Visit>
+void for_each_column(int64_t width, int64_t run, int64_t channels, Visit&& visit) {
+  for (int64_t column = 0; column < width;) {
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < run; ++i, ++column) visit(column, c);
+    }
+  }
+}
+
+// Two sums for every channel of every part.
+class PartialSums {
+ public:
+  explicit PartialSums(const Partition& cut)
+      : channels_(cut.channels), sums_(static_cast<size_t>(2 * cut.channels * cut.parts())) {}
+  double* first(int64_t part) { return sums_.data() + 2 * part * channels_; }
+  double* second(int64_t part) { return first(part) + channels_; }
+
+ private:
+  int64_t channels_;
+  std::vector<double> sums_;
+};
+
+// kCount factors for each channel, as the kernels read them: repeated for every column.
+template <typename T, int kCount>
+class Factors {
+ public:
+  explicit Factors(const Partition& cut)
+      : cut_(cut), length_(cut.by_columns ? cut.width : cut.channels), values_(static_cast<size_t>(kCount * length_)) {}
+
+  // From the `from`-th factor on.
+  template <int kSet>
+  void set(int64_t c, int from, const double (&values)[kSet]) {
+    for (int which = 0; which < kSet; ++which) {
+      T* array = values_.data() + (from + which) * length_;
+      for (int64_t begin = c * cut_.run; begin < length_; begin += cut_.channels * cut_.run) {
+        std::fill_n(array + begin, cut_.run, static_cast<T>(values[which]));
+      }
+    }
+  }
+  const T* get(int which, int64_t group) const { return values_.data() + which * length_ + group; }
+
+ private:
+  const Partition& cut_;
+  int64_t length_;
+  std::vector<T> values_;
+};
+
+// The mean as the nearest T and what that leaves: (x - near) - rest keeps all bits that T has for x - mean.
+template <typename T>
+struct Center {
+  double near, rest;
+  explicit Center(double mean) : near(static_cast<double>(static_cast<T>(mean))), rest(mean - near) {}
+};
+
+inline double inverse_deviation(double var, double eps) { return 1 / std::sqrt(var + eps); }
+
+}  // namespace d2l::cpu
