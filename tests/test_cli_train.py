@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from d2lkernels import cli, config, models
-from d2lkernels.training.trainer import trainable
 
 QUICK = ["train", "lenet", "--data", "sample", "--epochs", "2", "--batch-size", "100", "--option", "activation=tanh"]
 COMMAND = [sys.executable, "-m", "d2lkernels"]
@@ -115,7 +114,10 @@ def test_resume_continues_both_back_ends_as_if_never_stopped(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["lenett"], "to be one of lenet"),
-        (["linear_regression"], "expected model to take images, but got 'linear_regression'"),
+        (["linear_regression", "--data", "sample"], "expected --data with a model of images"),
+        (["lenet", "--option", "num_classes=9"], "num_classes of 'lenet' to be at least 10"),
+        (["lenet", "--option", "in_channels=3"], "to leave in_channels to the data set, but got in_channels=3"),
+        (["all", "--option", "activation=relu"], "expected --option with one model"),
         (["lenet", "--data", "/nowhere/at/all"], "/nowhere/at/all to be a folder with the data set"),
         (["lenet", "--device", "gpu"], "expected --device to be auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["lenet", "--device", "meta"], "expected --device to be auto"),
@@ -161,7 +163,7 @@ def test_help_gives_the_defaults(capsys):
         cli.main(["train", "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for name in trainable():
+    for name in models.names():
         spec = models.spec(name)
         assert f"{spec.defaults}; sample: {spec.sample_defaults}" in text
     for option in (

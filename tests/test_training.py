@@ -112,7 +112,7 @@ def test_the_defaults_learn_the_embedded_sample(sample):
 def test_the_figures_of_an_epoch_are_those_of_a_plain_loop(data):
     trainer = run(Trainer(CONFIG, data), 1)
     twin = Trainer(CONFIG, data)
-    optimizer = torch.optim.Adam(twin.model.parameters(), lr=CONFIG.lr)
+    optimizer = torch.optim.Adam(twin.model.parameters(), lr=CONFIG.lr, fused=True)
     loss_sum, correct = 0.0, 0
     for images, labels in twin.loader:
         optimizer.zero_grad()
@@ -178,6 +178,9 @@ def test_a_loss_that_is_not_finite_stops_training(data):
         ({"optimizer": "lion"}, "optimizer to be one of sgd, adam"),
         ({"batch_size": 0}, "at least 1, but got batch_size=0"),
         ({"lr": float("nan")}, "lr to be positive and finite"),
+        ({"options": {"num_classes": 9}}, "num_classes of 'lenet' to be at least 10 .* but got 9"),
+        ({"model": "perceptron", "options": {"num_classes": 2}}, "num_classes of 'perceptron' to be 1 .* but got 2"),
+        ({"options": {"in_channels": 3}}, "leave in_channels to the data set, but got in_channels=3"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -373,6 +376,7 @@ def test_a_session_trains_all_runs_in_turn_and_writes_its_files(data, tmp_path, 
         "curves.png",
         "d2lkernels.safetensors",
         "history.csv",
+        "predictions.png",
         "torch.safetensors",
     ]
     with (tmp_path / "history.csv").open() as file:
@@ -468,7 +472,7 @@ def test_without_matplotlib_there_is_no_picture_and_the_reason_is_given(data, tm
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert not draw_curves(tmp_path / "x.png", {"torch": history(1)}, "title")
-    assert train([Trainer(replace(CONFIG, epochs=1), data)], tmp_path).curves is None
+    assert train([Trainer(replace(CONFIG, epochs=1), data)], tmp_path).pictures == []
     assert "pip install matplotlib" in capsys.readouterr().out
     assert (tmp_path / "history.csv").exists()
 

@@ -84,6 +84,23 @@ class FashionMNIST:
             test_labels=self.test_labels.to(device),
         )
 
+    def subset(self, train: int, test: int) -> FashionMNIST:
+        """The first `train` and `test` images of each class, in their order: a sample."""
+        chosen = [
+            torch.cat([(labels == label).nonzero()[:count, 0] for label in range(len(self.classes))]).sort().values
+            for labels, count in ((self.train_labels, train), (self.test_labels, test))
+        ]
+        return replace(
+            self,
+            train_images=self.train_images[chosen[0]],
+            train_labels=self.train_labels[chosen[0]],
+            test_images=self.test_images[chosen[1]],
+            test_labels=self.test_labels[chosen[1]],
+            source=f"{self.source} ({train} and {test} of each class)",
+            fingerprint=f"{self.fingerprint}[{train},{test}]",
+            is_sample=True,
+        )
+
 
 def cache_folder() -> Path:
     """Where downloads are kept: $D2LKERNELS_CACHE, or d2lkernels in the user's cache folder."""

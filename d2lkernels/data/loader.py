@@ -9,79 +9,72 @@ import torch
 from torch.nn import functional as F
 
 
-class DeviceLoader:
-    """Yields batches of images and labels, shuffled anew each epoch on the device of the data.
+class BatchLoader:
+    """Yields batches of inputs and targets, shuffled anew each epoch on the device of the data.
 
-    Images come as floats in [0, 1], resized bilinearly if asked (as the book's ``transforms.Resize``, in floats).
     The order is drawn from `seed` alone, so loaders with the same seed give the same batches.
 
     Args:
-        images: uint8, of size [N, C, H, W].
-        labels: integers, of size [N], on the same device.
-        batch_size: the number of images in a batch.
+        inputs: of size [N, ...].
+        targets: of size [N, ...], on the same device.
+        batch_size: the number of inputs in a batch.
         shuffle: whether to draw a new order for each epoch.
         seed: of the generator that draws it.
-        resize: height and width of the images that come out; None leaves them as they are.
-        dtype: of the images that come out.
-        memory_format: of the images that come out.
         drop_last: whether to leave out a last batch that is not full.
+        share: ``(rank, ranks)`` for one of several processes that divide every batch among them: each yields its part,
+            which is empty if a batch has fewer inputs than there are ranks.
 
     Raises:
-        ValueError, TypeError: an argument does not fit.
+        ValueError: an argument does not fit.
 
     Example:
-        >>> from d2lkernels.data import DeviceLoader
-        >>> loader = DeviceLoader(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.zeros(10).long(), 4, resize=32)
-        >>> [tuple(images.shape) for images, labels in loader]
-        [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
+        >>> from d2lkernels.data import BatchLoader
+        >>> loader = BatchLoader(torch.zeros(10, 2), torch.zeros(10, 1), 4)
+        >>> [tuple(inputs.shape) for inputs, targets in loader]
+        [(4, 2), (4, 2), (2, 2)]
     """
+
+    _WHAT = ("inputs", "targets")
 
     def __init__(
         self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
         batch_size: int,
         *,
         shuffle: bool = False,
         seed: int = 0,
-        resize: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        memory_format: torch.memory_format = torch.channels_last,
         drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        if images.dim() != 4 or images.dtype != torch.uint8:
-            raise TypeError(
-                "DeviceLoader(): expected images to be uint8 of size [N, C, H, W], but got "
-                f"{images.dtype} of size {list(images.shape)}"
-            )
-        if tuple(labels.shape) != (len(images),) or labels.device != images.device:
+        name, inputs_name, targets_name = type(self).__name__, *self._WHAT
+        if len(targets) != len(inputs) or targets.device != inputs.device:
             raise ValueError(
-                f"DeviceLoader(): expected labels to have size [{len(images)}] on {images.device}, but got "
-                f"{list(labels.shape)} on {labels.device}"
+                f"{name}(): expected {targets_name} to have size [{len(inputs)}] on {inputs.device}, but got "
+                f"{list(targets.shape)} on {targets.device}"
             )
-        for name, value in (("batch_size", batch_size), ("resize", 1 if resize is None else resize)):
-            if value < 1:
-                raise ValueError(f"DeviceLoader(): expected {name} to be at least 1, but got {value}")
-        self.images = images
-        self.labels = labels.long()
+        if batch_size < 1:
+            raise ValueError(f"{name}(): expected batch_size to be at least 1, but got {batch_size}")
+        if not 0 <= share[0] < share[1]:
+            raise ValueError(f"{name}(): expected share to be a rank and a larger number of ranks, but got {share}")
+        self.inputs = inputs
+        self.targets = targets
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.resize = resize
-        self.dtype = dtype
-        self.memory_format = memory_format
         self.drop_last = drop_last
-        self._generator = torch.Generator(images.device).manual_seed(seed)
+        self.share = share
+        self._generator = torch.Generator(inputs.device).manual_seed(seed)
         self._epoch_start = self._generator.get_state()
         self._next_batch = 0
         if len(self) == 0:
             raise ValueError(
-                f"DeviceLoader(): expected at least one batch, but got {len(images)} images and batch_size={batch_size}"
-                f"{' with drop_last' if drop_last else ''}"
+                f"{name}(): expected at least one batch, but got {len(inputs)} {inputs_name} and "
+                f"batch_size={batch_size}{' with drop_last' if drop_last else ''}"
             )
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        full, rest = divmod(len(self.images), self.batch_size)
+        full, rest = divmod(len(self.inputs), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     @property
@@ -89,24 +82,27 @@ class DeviceLoader:
         """The batch that comes next in the present epoch: 0 between epochs."""
         return self._next_batch
 
+    def bounds(self, batch: int) -> tuple[int, int]:
+        """Where a batch, all shares together, starts and ends in the order of the epoch."""
+        return batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.inputs))
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One epoch; or the rest of one, after :meth:`load_state_dict` with a state from within an epoch."""
-        count, device = len(self.images), self.images.device
+        count, device = len(self.inputs), self.inputs.device
         self._epoch_start = self._generator.get_state()
         order = torch.randperm(count, generator=self._generator, device=device) if self.shuffle else None
+        rank, ranks = self.share
         for batch in range(self._next_batch, len(self)):
-            start, end = batch * self.batch_size, min((batch + 1) * self.batch_size, count)
+            start, end = self.bounds(batch)
+            size = end - start
+            start, end = start + size * rank // ranks, start + size * (rank + 1) // ranks
             chosen = slice(start, end) if order is None else order[start:end]
             self._next_batch = (batch + 1) % len(self)
-            yield self._prepare(self.images[chosen]), self.labels[chosen]
+            yield self._prepare(self.inputs[chosen]), self.targets[chosen]
         self._next_batch = 0
 
-    def _prepare(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.to(torch.float32, memory_format=self.memory_format).div_(255)
-        if self.resize is not None and tuple(images.shape[2:]) != (self.resize, self.resize):
-            shrinks = self.resize < max(images.shape[2:])
-            values = F.interpolate(values, (self.resize, self.resize), mode="bilinear", antialias=shrinks)
-        return values.to(self.dtype, memory_format=self.memory_format)
+    def _prepare(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, so that another one can go on from there."""
@@ -120,3 +116,71 @@ class DeviceLoader:
         """Goes to where the loader stood that gave `state`."""
         self._generator.set_state(state["generator"])
         self._next_batch = int(state["next_batch"])
+
+
+class DeviceLoader(BatchLoader):
+    """A :class:`BatchLoader` of images and labels.
+
+    Images come as floats in [0, 1], resized bilinearly if asked (as the book's ``transforms.Resize``, in floats).
+
+    Args:
+        images: uint8, of size [N, C, H, W].
+        labels: integers, of size [N], on the same device.
+        batch_size, shuffle, seed, drop_last, share: as in :class:`BatchLoader`.
+        resize: height and width of the images that come out; None leaves them as they are.
+        dtype: of the images that come out.
+        memory_format: of the images that come out.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit.
+
+    Example:
+        >>> from d2lkernels.data import DeviceLoader
+        >>> loader = DeviceLoader(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.zeros(10).long(), 4, resize=32)
+        >>> [tuple(images.shape) for images, labels in loader]
+        [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
+    """
+
+    _WHAT = ("images", "labels")
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        resize: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.channels_last,
+        drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        if images.dim() != 4 or images.dtype != torch.uint8:
+            raise TypeError(
+                "DeviceLoader(): expected images to be uint8 of size [N, C, H, W], but got "
+                f"{images.dtype} of size {list(images.shape)}"
+            )
+        if labels.dim() != 1:
+            raise ValueError(
+                f"DeviceLoader(): expected labels to have size [{len(images)}], but got {list(labels.shape)}"
+            )
+        if resize is not None and resize < 1:
+            raise ValueError(f"DeviceLoader(): expected resize to be at least 1, but got {resize}")
+        super().__init__(
+            images, labels.long(), batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, share=share
+        )
+        self.resize = resize
+        self.dtype = dtype
+        self.memory_format = memory_format
+
+    def _prepare(self, images: torch.Tensor) -> torch.Tensor:
+        values = images.to(torch.float32, memory_format=self.memory_format).div_(255)
+        if self.resize is not None and tuple(images.shape[2:]) != (self.resize, self.resize):
+            size, shrinks = (self.resize, self.resize), self.resize < max(images.shape[2:])
+            if len(images):
+                values = F.interpolate(values, size, mode="bilinear", antialias=shrinks)
+            else:  # which interpolate refuses
+                values = values.new_empty(0, images.shape[1], *size)
+        return values.to(self.dtype, memory_format=self.memory_format)

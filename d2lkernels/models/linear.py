@@ -63,6 +63,7 @@ LINEAR_REGRESSION = register(
         defaults=Settings(batch_size=10, lr=0.03, epochs=3),
         sample_defaults=Settings(batch_size=10, lr=0.03, epochs=3),
         initialize=normal_,
+        task="regression",
     )
 )
 
@@ -89,5 +90,6 @@ PERCEPTRON = register(
         defaults=Settings(batch_size=1, lr=1.0, epochs=100),
         sample_defaults=Settings(batch_size=1, lr=1.0, epochs=100),
         initialize=normal_,
+        task="separation",
     )
 )

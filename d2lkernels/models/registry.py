@@ -60,6 +60,7 @@ class ModelSpec:
         defaults: the book's settings, for the full data set.
         sample_defaults: settings that learn well from the 700 embedded training images.
         initialize: draws the initial weights as the book does, in place; returns the model.
+        task: "classification" of images; or of vectors, "regression", or "separation" into two classes.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelSpec:
     defaults: Settings
     sample_defaults: Settings
     initialize: Callable[[torch.nn.Module], torch.nn.Module] = xavier_uniform_
+    task: str = "classification"
 
     def options(self) -> list[str]:
         """The names of the options that :func:`build` takes for this model."""

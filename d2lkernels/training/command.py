@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,38 @@ import torch
 
 from .. import config as package_config
 from .. import models
-from ..data import FashionMNIST, load_fashion_mnist
+from ..data import SAMPLE, FashionMNIST, Points, load_fashion_mnist
 from . import checkpoint
+from .book import book_results
 from .errors import CheckpointError, TrainingError
-from .history import comparison_table
+from .history import COMPARISON_HEADER, comparison_rows, comparison_table, table
+from .parallel import Group, group_from_environment
 from .session import Result, checkpoint_path, prepare_folder, train
-from .trainer import DTYPES, NATIVE, OPTIMIZERS, OURS, TrainConfig, Trainer, trainable
+from .tasks import TASKS, Data
+from .trainer import DTYPES, NATIVE, OPTIMIZERS, OURS, TrainConfig, Trainer
 
-BOTH = "both"
+BOTH, ALL = "both", "all"
 INTERRUPTED = 130
+FULL_IMAGES = 60_000
+CHAPTERS = (
+    *("linear_regression", "softmax_regression", "perceptron", "mlp", "mlp_dropout", "lenet"),
+    *("alexnet", "vgg11", "nin", "googlenet", "bn_lenet", "resnet18", "densenet"),
+)
+"""The models of "train all": those that the book trains, in its order, without their deeper variants."""
+
+QUICK_IMAGES, QUICK_EPOCHS = (16, 8), 2
 
 _EPILOG = """\
-files in the output folder: <backend>.safetensors (checkpoint), history.csv, curves.png.
+files in the output folder: <backend>.safetensors (checkpoint), history.csv, curves.png, predictions.png.
+
+a run on the full data set with the book's settings says whether it ends within the range of the book's own runs.
 
 with --backend both, our kernels and native torch start from the same weights, see the same batches and take turns
 epoch by epoch; a table compares them at the end. "images/s" counts the training steps alone (forward, backward,
 update), as the book does; the seconds of a line are the wall clock of the epoch, with loading and testing.
+
+several processes, each with a GPU or a part of the CPU, divide every batch among them and get what one would get:
+  torchrun --nproc-per-node=2 -m d2lkernels train resnet18
 
 Ctrl-C stops after the batch in hand and saves; --resume goes on exactly as if there had been no stop.
 
@@ -60,8 +76,8 @@ def _option(text: str) -> tuple[str, Any]:
 
 def _defaults_text() -> str:
     lines = ["models, and their settings on the full data set (the book's) and on the embedded sample:"]
-    width = max(map(len, trainable()))
-    for name in trainable():
+    width = max(map(len, models.names()))
+    for name in models.names():
         spec = models.spec(name)
         lines.append(f"  {name:{width}}  {spec.defaults}; sample: {spec.sample_defaults}")
     return "\n".join(lines)
@@ -71,12 +87,13 @@ def add_parser(subparsers: Any) -> None:
     """Adds the command to a parser."""
     parser = subparsers.add_parser(
         "train",
-        help="train a model of the book on Fashion-MNIST",
-        description="Trains a model of the book on Fashion-MNIST, with our kernels, native torch, or both.",
+        help="train a model of the book, or all of them",
+        description="Trains a model of the book, with our kernels, native torch, or both: on Fashion-MNIST, or on "
+        "points where it takes a few features.",
         epilog=f"{_defaults_text()}\n\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help=f"one of: {', '.join(trainable())}")
+    parser.add_argument("model", metavar="MODEL", help=f'"{ALL}", or one of: {", ".join(models.names())}')
     parser.add_argument(
         "--backend",
         choices=(OURS, NATIVE, BOTH),
@@ -95,6 +112,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="FOLDER",
         help='folder with the four Fashion-MNIST files, or "sample" for the embedded 900 images '
         "(default: the cache, else a download, else the sample)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a trial: {QUICK_EPOCHS} epochs on {10 * QUICK_IMAGES[0]} images, of the sample unless --data is given",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: runs/MODEL-DATE-TIME, or with --resume the same folder"
@@ -116,6 +138,9 @@ def add_parser(subparsers: Any) -> None:
         metavar="PATH",
         help="go on with the run in this folder, or with this checkpoint; --epochs may be raised",
     )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="log for TensorBoard too, in the output folder (needs tensorboard)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -125,33 +150,120 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TrainingError, DataError, ValueError, TypeError: something in the arguments or files does not fit.
     """
-    models.spec(arguments.model)
-    saved = _load_checkpoints(arguments) if arguments.resume else {}
-    device = _device(arguments.device, (arguments.backend or OURS) if not saved else BOTH)
-    folder = arguments.out or (_resumed_folder(arguments.resume) if saved else _new_folder(arguments.model))
-    prepare_folder(folder)
-    data = load_fashion_mnist(arguments.data, device=device)
-    configs = [_resumed(c, arguments) for c in saved.values()] if saved else _configs(arguments, data)
-    trainers = [Trainer(config, data, device) for config in configs]
+    if arguments.model == ALL:
+        names: tuple[str, ...] = CHAPTERS
+        if arguments.option:
+            raise TrainingError(f"expected --option with one model, but got {ALL!r}")
+    else:
+        names = (models.spec(arguments.model).name,)
+    group = group_from_environment()
+    some = arguments.resume is not None and arguments.backend is None
+    device = _device(arguments.device, BOTH if some else arguments.backend or OURS, group)
+    folder = arguments.out or (_resumed_folder(arguments.resume) if arguments.resume else _new_folder(arguments.model))
+    if group.is_first:
+        prepare_folder(folder)
+    with group.joined(device):
+        loaded: dict[str, Data] = {}
+        if arguments.model != ALL:
+            return _run_one(arguments, names[0], folder, arguments.resume, device, group, loaded).exit_code
+        return _run_all(arguments, names, folder, device, group, loaded)
+
+
+def _run_all(
+    arguments: argparse.Namespace,
+    names: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    group: Group,
+    loaded: dict[str, Data],
+) -> int:
+    """Trains one model after the other, each into a folder of its own; a table ends it."""
+    rows = []
+    for name in names:
+        if group.is_first:
+            print(f"\n== {name}", flush=True)
+            prepare_folder(folder / name)
+        resume = arguments.resume / name if arguments.resume else None
+        if resume and not any(checkpoint_path(resume, backend).exists() for backend in (OURS, NATIVE)):
+            resume = None  # that run had not come so far
+        done = _run_one(arguments, name, folder / name, resume, device, group, loaded)
+        if done.result.interrupted:
+            if group.is_first:
+                print(f"The other models too:\n  {_resume_command(ALL, folder)}")
+            return done.exit_code
+        verdict = "" if done.inside is None else "inside" if done.inside else "OUTSIDE"
+        rows += [(name, *row, verdict) for row in comparison_rows(done.result.histories, OURS, NATIVE)]
+    if group.is_first:
+        print()
+        print(table([("model", *COMPARISON_HEADER, "book's range"), *rows]))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Done:
+    """How one model's session ended; `inside`: whether it was inside the book's range, None if that cannot be said."""
+
+    result: Result
+    inside: bool | None
+
+    @property
+    def exit_code(self) -> int:
+        return INTERRUPTED if self.result.interrupted else 0
+
+
+def _run_one(
+    arguments: argparse.Namespace,
+    name: str,
+    folder: Path,
+    resume: Path | None,
+    device: torch.device,
+    group: Group,
+    loaded: dict[str, Data],
+) -> _Done:
+    saved = _load_checkpoints(arguments, name, resume) if resume else {}
+    task = models.spec(name).task
+    if task not in loaded:
+        loaded[task] = _data(arguments, task, device, group)
+    data = loaded[task]
+    configs = [_resumed(c, arguments) for c in saved.values()] if saved else _configs(arguments, name, data)
+    trainers = [Trainer(config, data, device, group) for config in configs]
     for trainer in trainers:
         if saved:
             trainer.restore(saved[trainer.config.backend])
     if not saved:
         for trainer in trainers[1:]:
             trainer.model.load_state_dict(trainers[0].model.state_dict())
-    _announce(trainers, data)
-    result = train(trainers, folder)
-    _report(result, arguments.model, folder)
-    return INTERRUPTED if result.interrupted else 0
+    if group.is_first:
+        _announce(trainers, data)
+    result = train(trainers, folder, tensorboard=arguments.tensorboard)
+    inside = None
+    if group.is_first:
+        inside = _report(result, trainers, folder)
+    return _Done(result, inside)
 
 
-def _device(name: str, backend: str) -> torch.device:
+def _data(arguments: argparse.Namespace, task: str, device: torch.device, group: Group) -> Data:
+    points = TASKS[task].points()
+    if points is not None:
+        if arguments.data and arguments.model != ALL:
+            raise TrainingError(f"expected --data with a model of images, but {arguments.model!r} takes points")
+        return points.to(device)
+    notify = None if group.is_first else lambda text: None
+    root = arguments.data or (SAMPLE if arguments.quick else None)
+    data = load_fashion_mnist(root, device=device, notify=notify, download=None if group.is_first else False)
+    return data.subset(*QUICK_IMAGES) if arguments.quick else data
+
+
+def _device(name: str, backend: str, group: Group) -> torch.device:
     our_kernels = backend != NATIVE
+    here = group.local_rank if group.size > 1 else None
     if name == "auto":
         usable = torch.cuda.is_available() and (package_config.is_cuda_built() or not our_kernels)
         if torch.cuda.is_available() and not usable:
             print("training on the CPU: this build of d2lkernels has no CUDA kernels", file=sys.stderr)
-        return torch.device("cuda", torch.cuda.current_device()) if usable else torch.device("cpu")
+        if not usable:
+            return torch.device("cpu")
+        name = "cuda"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -165,15 +277,22 @@ def _device(name: str, backend: str) -> torch.device:
             raise TrainingError(
                 f"--device {name} needs our CUDA kernels, but this build has none (python -m d2lkernels info says why)"
             )
-        index = torch.cuda.current_device() if device.index is None else device.index
+        if device.index is not None and here is not None:
+            raise TrainingError(f"expected --device cuda, from which each process takes its own GPU, but got {name!r}")
+        index = torch.cuda.current_device() if here is None else here
+        if device.index is not None:
+            index = device.index
         if index >= torch.cuda.device_count():
-            raise TrainingError(f"--device {name}: expected a number below {torch.cuda.device_count()}")
+            raise TrainingError(
+                f"--device {name}: expected a number below {torch.cuda.device_count()}, but got {index}"
+            )
         device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
     return device
 
 
-def _configs(arguments: argparse.Namespace, data: FashionMNIST) -> list[TrainConfig]:
-    spec = models.spec(arguments.model)
+def _configs(arguments: argparse.Namespace, model: str, data: Data) -> list[TrainConfig]:
+    spec = models.spec(model)
     defaults = spec.sample_defaults if data.is_sample else spec.defaults
     backend = arguments.backend or OURS
     # A learning rate only means something for one optimizer, so neither is ever paired with a default of another kind.
@@ -185,10 +304,10 @@ def _configs(arguments: argparse.Namespace, data: FashionMNIST) -> list[TrainCon
             raise TrainingError(f"--optimizer {optimizer} needs --lr: {spec.name} has no default for it")
         lr = fitting[0].lr
     config = TrainConfig(
-        model=arguments.model,
+        model=model,
         batch_size=arguments.batch_size or defaults.batch_size,
         lr=lr,
-        epochs=arguments.epochs or defaults.epochs,
+        epochs=arguments.epochs or (min(QUICK_EPOCHS, defaults.epochs) if arguments.quick else defaults.epochs),
         optimizer=optimizer,
         seed=arguments.seed or 0,
         dtype=arguments.dtype or "float32",
@@ -211,9 +330,9 @@ def _resumed_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _load_checkpoints(arguments: argparse.Namespace) -> dict[str, checkpoint.Checkpoint]:
-    """The checkpoints to go on with, by back end."""
-    path, backend = arguments.resume, arguments.backend
+def _load_checkpoints(arguments: argparse.Namespace, name: str, path: Path) -> dict[str, checkpoint.Checkpoint]:
+    """The checkpoints of the model to go on with, by back end."""
+    backend = arguments.backend
     if path.is_dir():
         wanted: Sequence[str] = (OURS, NATIVE) if backend in (None, BOTH) else (backend,)
         paths = [p for p in (checkpoint_path(path, name) for name in wanted) if backend or p.exists()]
@@ -227,10 +346,9 @@ def _load_checkpoints(arguments: argparse.Namespace) -> dict[str, checkpoint.Che
             model, found_backend = item.state["config"]["model"], item.state["config"]["backend"]
         except (KeyError, TypeError):
             raise CheckpointError(f"the checkpoint {item.path} is incomplete: it does not say of what it is") from None
-        if model != arguments.model:
+        if model != name:
             raise CheckpointError(
-                f"the checkpoint {item.path} belongs to another training: model is {model!r} there and "
-                f"{arguments.model!r} here"
+                f"the checkpoint {item.path} belongs to another training: model is {model!r} there and {name!r} here"
             )
         found[found_backend] = item
     missing = {OURS, NATIVE} if backend == BOTH else {backend} if backend else set()
@@ -260,33 +378,86 @@ def _resumed(saved: checkpoint.Checkpoint, arguments: argparse.Namespace) -> Tra
     return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
-def _announce(trainers: Sequence[Trainer], data: FashionMNIST) -> None:
+def _announce(trainers: Sequence[Trainer], data: Data) -> None:
     trainer, config = trainers[0], trainers[0].config
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     threads = f", {torch.get_num_threads()} threads" if trainer.device.type == "cpu" else ""
+    processes = f", in each of {trainer.group.size} processes" if trainer.group.size > 1 else ""
     done = f", going on after epoch {min(len(t.history) for t in trainers)}" if trainer.history else ""
     options = "".join(f", {name}={value}" for name, value in config.options.items())
+    kind = "images" if isinstance(data, FashionMNIST) else "points"
     print(
         f"{config.model} ({parameters:,} parameters{options}) with {' and '.join(t.config.backend for t in trainers)} "
-        f"on {trainer.device}{threads}, {config.dtype}{', compiled' if config.compile else ''}\n"
-        f"{len(data.train_images):,} training and {len(data.test_images):,} test images from {data.source}\n"
-        f"{config.settings}, seed {config.seed}{done}"
+        f"on {trainer.device}{threads}{processes}, {config.dtype}{', compiled' if config.compile else ''}\n"
+        f"{len(trainer.loader.inputs):,} training and {len(trainer.test_loader.inputs):,} test {kind} from "
+        f"{data.source}\n"
+        f"{config.settings}, seed {config.seed}{done}",
+        flush=True,
     )
     if not checkpoint.available():
         print(f"no checkpoints will be written: {checkpoint.SAFETENSORS_ABSENT}", file=sys.stderr)
 
 
-def _report(result: Result, model: str, folder: Path) -> None:
+def _report(result: Result, trainers: Sequence[Trainer], folder: Path) -> bool | None:
+    """Prints how a session ended. Returns whether it was inside the book's range; None if there is nothing to say."""
+    model, data = trainers[0].config.model, trainers[0].data
     print()
     print(comparison_table(result.histories, OURS, NATIVE))
-    print(f"\nhistory: {folder / 'history.csv'}")
-    if result.curves:
-        print(f"curves:  {result.curves}")
-    for path in result.checkpoints:
-        print(f"weights: {path}")
+    inside = None
+    if isinstance(data, Points):
+        _report_weights(trainers, data)
+    elif not result.interrupted:
+        inside = _report_book(result, trainers[0].config, data)
+    print()
+    for what, path in (
+        ("history", folder / "history.csv"),
+        *((path.stem, path) for path in result.pictures),
+        *(("weights", path) for path in result.checkpoints),
+    ):
+        print(f"{what + ':':12} {path}")
     if result.interrupted:
         saved = "saved" if result.checkpoints else "not saved, for want of safetensors"
         print(f"\nstopped before the last epoch ({saved}).", end=" ")
         if result.checkpoints:
-            print(f"Go on with:\n  python -m d2lkernels train {model} --resume {folder}", end="")
+            print(f"Go on with:\n  {_resume_command(model, folder)}", end="")
         print()
+    return inside
+
+
+def _resume_command(model: str, folder: Path) -> str:
+    return f"python -m d2lkernels train {model} --resume {folder}"
+
+
+def _report_weights(trainers: Sequence[Trainer], data: Points) -> None:
+    """Prints a linear model's parameters beside those that the data were made with, where these can be found again."""
+    if trainers[0].task.has_accuracy:
+        return
+    print(f"\nmade with    weight {' '.join(f'{w:.3f}' for w in data.weight)}, bias {data.bias:.3f}")
+    for trainer in trainers:
+        weight, bias = (parameter.detach().flatten().tolist() for parameter in trainer.model.parameters())
+        print(f"{trainer.config.backend:12} weight {' '.join(f'{w:.3f}' for w in weight)}, bias {bias[0]:.3f}")
+
+
+def _report_book(result: Result, config: TrainConfig, data: FashionMNIST) -> bool | None:
+    book = book_results().get(config.model)
+    if data.is_sample or book is None or len(data.train_images) != FULL_IMAGES:
+        return None
+    standard = TrainConfig(config.model, **asdict(models.spec(config.model).defaults), seed=config.seed)
+    differing = [
+        name
+        for name, value in asdict(standard).items()
+        if name not in ("backend", "compile") and value != getattr(config, name)
+    ]
+    if differing:
+        print(f"\nnot compared with the book's runs, which differ in {', '.join(differing)}")
+        return None
+    print(
+        f"\nthe range of the book's {book.runs} runs, from 5 to 95 % (half of them above {book.images_per_second:,.0f} "
+        "images/s, on a V100):"
+    )
+    inside = True
+    for backend, history in result.histories.items():
+        one, words = book.verdict(history[-1])
+        inside = inside and one
+        print(f"  {backend:10}  {words}")
+    return inside

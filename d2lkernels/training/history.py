@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,8 +18,9 @@ class Epoch:
     """One epoch.
 
     `loss` and `train_accuracy` are means over the training images as they were seen, `test_accuracy` is measured after
-    the epoch. `step_seconds` covers the training steps alone (forward, backward, update), as the book times them;
-    `epoch_seconds` is the wall clock of everything, with loading and testing.
+    the epoch; both accuracies are NaN where a task knows no right and wrong. `step_seconds` covers the training steps
+    alone (forward, backward, update), as the book times them; `epoch_seconds` is the wall clock of everything, with
+    loading and testing.
     """
 
     epoch: int
@@ -34,10 +36,29 @@ class Epoch:
         return self.images / self.step_seconds if self.step_seconds else float("nan")
 
     def line(self) -> str:
-        return (
-            f"loss {self.loss:.3f}  train acc {self.train_accuracy:.3f}  test acc {self.test_accuracy:.3f}  "
-            f"{self.images_per_second:,.0f} images/s  {self.epoch_seconds:.2f} s"
-        )
+        accuracies = ""
+        if not math.isnan(self.test_accuracy):
+            accuracies = f"train acc {self.train_accuracy:.3f}  test acc {self.test_accuracy:.3f}  "
+        speed = f"{self.images_per_second:,.0f} images/s"
+        return f"loss {loss_text(self.loss)}  {accuracies}{speed}  {self.epoch_seconds:.2f} s"
+
+
+def loss_text(loss: float) -> str:
+    return f"{loss:.3f}" if loss >= 0.01 else f"{loss:.2e}"
+
+
+def accuracy_text(accuracy: float) -> str:
+    return "-" if math.isnan(accuracy) else f"{accuracy:.3f}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned lines, the first of them a header; the first column is text, the others are figures."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in ([*zip(row, widths, strict=True)] for row in rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 class History(list[Epoch]):
@@ -96,10 +117,9 @@ def draw_curves(path: Path, histories: Mapping[str, History], title: str) -> boo
     return True
 
 
-def comparison_table(histories: Mapping[str, History], ours: str, native: str) -> str:
-    """The last epoch of each run, its median speed, and the ratio of our speed to the native one."""
-    header = ("backend", "loss", "train acc", "test acc", "images/s", "ours/native")
-    rows = [header]
+def comparison_rows(histories: Mapping[str, History], ours: str, native: str) -> list[tuple[str, ...]]:
+    """The last epoch of each run, its median speed, and the ratio of our speed to the native one; without a header."""
+    rows: list[tuple[str, ...]] = []
     for backend, history in histories.items():
         if not history:
             continue
@@ -109,16 +129,19 @@ def comparison_table(histories: Mapping[str, History], ours: str, native: str) -
         rows.append(
             (
                 backend,
-                f"{last.loss:.3f}",
-                f"{last.train_accuracy:.3f}",
-                f"{last.test_accuracy:.3f}",
+                loss_text(last.loss),
+                accuracy_text(last.train_accuracy),
+                accuracy_text(last.test_accuracy),
                 f"{history.images_per_second():,.0f}",
                 ratio,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
-        for cells in ([*zip(row, widths, strict=True)] for row in rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return rows
+
+
+COMPARISON_HEADER = ("backend", "loss", "train acc", "test acc", "images/s", "ours/native")
+
+
+def comparison_table(histories: Mapping[str, History], ours: str, native: str) -> str:
+    """:func:`comparison_rows` as a table."""
+    return table([COMPARISON_HEADER, *comparison_rows(histories, ours, native)])

@@ -6,28 +6,28 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import models
-from ..data import DeviceLoader, FashionMNIST
 from . import checkpoint
 from .errors import CheckpointError, TrainingError
 from .history import Epoch, History
+from .parallel import Group, convert_batch_norm, data_parallel
 from .random_state import RandomState
+from .tasks import TASKS, Data
 from .timer import SpanTimer
 
 OURS, NATIVE = "d2lkernels", "torch"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-_EVALUATION_BATCH = 256
-
-
-def trainable() -> list[str]:
-    """The names of the models that take images, and so can be trained on Fashion-MNIST."""
-    return [name for name in models.names() if models.spec(name).image_size is not None]
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {  # fused: one pass over all parameters
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "adam": partial(torch.optim.Adam, fused=True),
+}
+_RANK_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class TrainConfig:
 
     Args:
         model: a name of :func:`d2lkernels.models.names`.
-        batch_size, lr, epochs: as usual.
+        batch_size, lr, epochs: as usual; several processes divide a batch among them.
         optimizer: "sgd", as in the book without momentum, or "adam".
         backend: "d2lkernels" or "torch".
         seed: of the initial weights and of the order of the images.
         dtype: "float32", or "bfloat16" or "float16" for autocast (float16 with loss scaling).
         compile: whether to run the model through torch.compile.
-        options: options of the model.
+        options: options of the model. The data set decides about ``in_channels``.
     """
 
     model: str
@@ -57,12 +57,7 @@ class TrainConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.model not in trainable():
-            models.spec(self.model)
-            raise ValueError(
-                f"TrainConfig(): expected model to take images, but got {self.model!r}, which takes vectors; "
-                f"these take images: {', '.join(trainable())}"
-            )
+        spec = models.spec(self.model)
         for name, value, choices in (
             ("backend", self.backend, (OURS, NATIVE)),
             ("dtype", self.dtype, tuple(DTYPES)),
@@ -77,6 +72,17 @@ class TrainConfig:
             )
         if not 0 < self.lr < math.inf:
             raise ValueError(f"TrainConfig(): expected lr to be positive and finite, but got {self.lr}")
+        if "in_channels" in self.options:
+            raise ValueError(
+                "TrainConfig(): expected options to leave in_channels to the data set, but got "
+                f"in_channels={self.options['in_channels']!r}"
+            )
+        classes, least = self.options.get("num_classes"), 10 if spec.task == "classification" else 1
+        if isinstance(classes, int) and (classes < least or least == 1 != classes):
+            raise ValueError(
+                f"TrainConfig(): expected num_classes of {self.model!r} to be "
+                f"{'at least 10' if least == 10 else '1'} for its data set, but got {classes}"
+            )
 
     @property
     def settings(self) -> models.Settings:
@@ -92,17 +98,20 @@ class Trainer:
 
     Args:
         config: what to train.
-        data: the data set, on `device`.
+        data: the data set, on `device`: Fashion-MNIST, or the points of the model's task.
         device: where to train.
-
-    Raises:
-        TrainingError: the device is not usable.
+        group: the processes that divide every batch among them, already joined; None for this one alone. Each makes
+            the same Trainer; all calls but :meth:`predict` are made by all of them. The results are those of one
+            process up to rounding, but for dropout, which each process draws for itself.
     """
 
-    def __init__(self, config: TrainConfig, data: FashionMNIST, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, config: TrainConfig, data: Data, device: torch.device | str = "cpu", group: Group | None = None
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
-        self.data_fingerprint = data.fingerprint
+        self.group = group or Group()
+        self.data = data
         self.history = History()
         self._random = RandomState(config.seed, self.device)
         spec = models.spec(config.model)
@@ -112,21 +121,24 @@ class Trainer:
         with self._random.active():
             self.model = spec.initialize(models.build(config.model, nn=namespace, **config.options))
         self.model.to(self.device)
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = (
-            torch.compile(self.model) if config.compile else self.model
-        )
-        self._loss = namespace.CrossEntropyLoss()
+        forward: Callable[[torch.Tensor], torch.Tensor] = self.model
+        if self.group.size > 1:
+            self.model = convert_batch_norm(self.model, self.device)
+            forward = data_parallel(self.model, self.device)
+            if self.group.rank > 0:
+                self._random = RandomState(config.seed + _RANK_SEED * self.group.rank, self.device)
+        self._forward = torch.compile(forward) if config.compile else forward
+        self.task = TASKS[spec.task]
+        self._loss = self.task.loss(namespace, "mean" if self.group.size == 1 else "sum")
         self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.dtype == "float16")
-        self.loader = DeviceLoader(
-            data.train_images,
-            data.train_labels,
+        self.loader, self.test_loader = self.task.loaders(
+            data,
             config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            resize=spec.image_size,
+            config.seed,
+            config.options.get("image_size", spec.image_size),
+            self.group.share,
         )
-        self.test_loader = DeviceLoader(data.test_images, data.test_labels, _EVALUATION_BATCH, resize=spec.image_size)
         self._timer = SpanTimer(self.device)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -141,15 +153,20 @@ class Trainer:
         dtype = DTYPES[self.config.dtype]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(self, inputs: torch.Tensor, targets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step on this process's share of a batch of `count`: the output, and the sum of the losses."""
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            output = self._forward(images)
-            loss = self._loss(output.float(), labels)
+            output = self._forward(inputs)
+            loss = self._loss(output.float(), targets)
+        if self.group.size > 1:  # the average over the processes, of whatever shares, is that over the batch
+            total, loss = loss.detach(), loss * (self.group.size / count)
+        else:
+            total = loss.detach() * count
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        return output.detach(), loss.detach()
+        return output.detach(), total
 
     def run_epoch(
         self, advance: Callable[[], None] = lambda: None, interrupted: Callable[[], bool] = lambda: False
@@ -169,27 +186,29 @@ class Trainer:
         start = time.perf_counter()
         self.model.train()
         with self._random.active():
-            for images, labels in self.loader:
+            for batch, (inputs, targets) in enumerate(self.loader, self.loader.next_batch):
+                begin, end = self.loader.bounds(batch)
                 with self._timer:
-                    output, loss = self._step(images, labels)
-                self._loss_sum += loss * len(labels)
-                self._correct += (output.argmax(dim=1) == labels).sum()
+                    output, loss = self._step(inputs, targets, end - begin)
+                self._loss_sum += loss
+                self._correct += self.task.correct(output, targets)
                 advance()
-                if self.loader.next_batch and interrupted():
+                if self.loader.next_batch and self.group.any(interrupted()):
                     self._step_seconds += self._timer.take()
                     self._epoch_seconds += time.perf_counter() - start
                     return False
         self._step_seconds += self._timer.take()
         number = len(self.history) + 1
-        images_seen = min(len(self.loader) * self.config.batch_size, len(self.loader.images))
-        loss_mean = float(self._loss_sum) / images_seen
+        images_seen = len(self.loader.inputs)
+        loss_mean = float(self.group.sum_(self._loss_sum)) / images_seen
         if not math.isfinite(loss_mean):
             raise TrainingError(
                 f"{self.config.backend}: the loss became {loss_mean} in epoch {number}: the learning rate is too high "
                 f"(--lr, now {self.config.lr:g})"
                 + ("" if self.config.dtype == "float32" else f", or {self.config.dtype} too narrow (--dtype)")
             )
-        train_accuracy = int(self._correct) / images_seen
+        correct = int(self.group.sum_(self._correct))
+        train_accuracy = correct / images_seen if self.task.has_accuracy else math.nan
         test_accuracy = self.evaluate()
         self.history.append(
             Epoch(
@@ -209,38 +228,69 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """The accuracy on the test images."""
+        """The accuracy on the test data; NaN where the task knows no right and wrong."""
+        if not self.task.has_accuracy:
+            return math.nan
         self.model.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for images, labels in self.test_loader:
-            with self._autocast():
-                correct += (self._forward(images).argmax(dim=1) == labels).sum()
-        return int(correct) / len(self.test_loader.images)
+        for inputs, targets in self.test_loader:
+            if len(inputs):
+                with self._autocast():
+                    correct += self.task.correct(self._forward(inputs), targets)
+        return int(self.group.sum_(correct)) / len(self.test_loader.inputs)
+
+    @torch.no_grad()
+    def predict(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs for inputs as the loaders give them, in evaluation mode and float32."""
+        self.model.eval()
+        with self._autocast():
+            return self.model(inputs).float()
+
+    def _random_name(self, name: str, rank: int) -> str:
+        return f"random.{name}.{rank}" if rank else f"random.{name}"
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors of a checkpoint but the optimizer's."""
+        """All tensors of a checkpoint but the optimizer's. The random states are this process's, for each rank."""
         return {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"random.{name}": tensor for name, tensor in self._random.state_dict().items()},
+            **{
+                self._random_name(name, rank): tensor
+                for name, tensor in self._random.state_dict().items()
+                for rank in range(self.group.size)
+            },
             "loader.generator": self.loader.state_dict()["generator"],
             "epoch.loss_sum": self._loss_sum,
             "epoch.correct": self._correct,
         }
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint. Raises CheckpointError if it cannot be written."""
+        """Writes a checkpoint, from the first process. Raises CheckpointError if it cannot be written."""
+        tensors = self._tensors()
+        for name, tensor in self._random.state_dict().items():
+            for rank, theirs in enumerate(self.group.gather(tensor)):
+                tensors[self._random_name(name, rank)] = theirs
+        for name in ("epoch.loss_sum", "epoch.correct"):
+            tensors[name] = self.group.sum_(tensors[name].clone())
+        if not self.group.is_first:
+            return
         optimizer = {f"optimizer.{name}": tensor for name, tensor in checkpoint.pack_optimizer(self.optimizer).items()}
         state = {
             "config": asdict(self.config),
-            "data": self.data_fingerprint,
+            "data": self.data.fingerprint,
             "device": self.device.type,
+            "processes": self.group.size,
             "next_batch": self.loader.next_batch,
             "step_seconds": self._step_seconds,
             "epoch_seconds": self._epoch_seconds,
             "scaler": self._scaler.state_dict(),
             "history": self.history.to_rows(),
         }
-        checkpoint.save(path, {**self._tensors(), **optimizer}, state)
+        checkpoint.save(path, {**tensors, **optimizer}, state)
+
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is."""
+        tensors = [*self._tensors().values(), *checkpoint.optimizer_layout(self.optimizer).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 100_000
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Goes to where the run stood that wrote the checkpoint. Only `epochs` and `compile` may differ from it.
@@ -258,7 +308,11 @@ class Trainer:
         if difference:
             raise CheckpointError(f"the checkpoint {saved.path} belongs to another training: {difference}")
         generator = saved.tensors["loader.generator"]
-        self._check_random(saved, {"loader.generator": self.device, "random.cpu": "cpu", "random.cuda": self.device})
+        names = {name: self._random_name(name, self.group.rank) for name in self._random.state_dict()}
+        self._check_random(
+            saved,
+            {"loader.generator": self.device, **{full: torch.device(name).type for name, full in names.items()}},
+        )
         if not 0 <= next_batch < len(self.loader):
             raise CheckpointError(
                 f"the checkpoint {saved.path} is damaged: expected next_batch to be from 0 to {len(self.loader) - 1}, "
@@ -270,18 +324,22 @@ class Trainer:
             )
         self.model.load_state_dict(saved.group("model"))
         checkpoint.unpack_optimizer(self.optimizer, saved.group("optimizer"))
-        self._random.load_state_dict(saved.group("random"))
+        self._random.load_state_dict({name: saved.tensors[full] for name, full in names.items()})
         self.loader.load_state_dict({"generator": generator, "next_batch": next_batch})
         self._scaler.load_state_dict(scaler)
-        self._loss_sum.copy_(saved.tensors["epoch.loss_sum"])
-        self._correct.copy_(saved.tensors["epoch.correct"])
+        for total, name in ((self._loss_sum, "epoch.loss_sum"), (self._correct, "epoch.correct")):
+            total.copy_(saved.tensors[name] if self.group.is_first else torch.zeros_like(total))
         self._step_seconds, self._epoch_seconds = step_seconds, epoch_seconds
         self.history = history
 
     def _difference(self, saved: checkpoint.Checkpoint) -> str:
         """How this run differs from the one of the checkpoint; an empty string if it does not."""
         state, own = saved.state, asdict(self.config)
-        pairs = [("the data set", state["data"], self.data_fingerprint), ("device", state["device"], self.device.type)]
+        pairs = [
+            ("the data set", state["data"], self.data.fingerprint),
+            ("device", state["device"], self.device.type),
+            ("the number of processes", state.get("processes", 1), self.group.size),
+        ]
         pairs += [(name, state["config"][name], own[name]) for name in own if name not in ("epochs", "compile")]
         settings = "; ".join(
             f"{name} is {there!r} there and {here!r} here" for name, there, here in pairs if there != here
