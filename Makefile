@@ -64,14 +64,15 @@ test-cuda: build
 bench-smoke: build
 	$(BIN)/python benchmarks/run.py ops --smoke
 	$(BIN)/python benchmarks/run.py models --smoke
+	$(BIN)/python benchmarks/run.py scaling --smoke
 
+# About ten minutes. The committed results come from the full run: `python benchmarks/run.py` without --quick.
 bench: build
-	$(BIN)/python benchmarks/run.py ops
-	$(BIN)/python benchmarks/run.py models
-	$(BIN)/python benchmarks/report.py
+	for suite in models ops scaling; do $(BIN)/python benchmarks/run.py $$suite --quick --out runs/bench || exit 1; done
 
 report: build
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/plots.py
 
 clean:
 	rm -rf build dist *.egg-info d2lkernels/_C*.so d2lkernels/_build_info.py

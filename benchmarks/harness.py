@@ -3,7 +3,8 @@
 A suite describes its work as `Contest`s: one piece of work, several contestants that do it, and a float64 reference.
 `run_contest` compares every contestant with the reference, times those that passed, and returns one CSV row each.
 
-The gate: the error of a result is max|result - reference| / max|reference|, the worst over its tensors. A contestant
+The gate: the error of a result is max|result - reference| / max|reference|, the worst over its tensors (where a
+contest says so, with another norm than the maximum). A contestant
 passes with an error of at most 2x that of eager native torch in the same layout, plus the contest's floor. NaN,
 infinity and a wrong shape fail. Eager native torch itself has to stay below 100 floors.
 """
@@ -85,6 +86,7 @@ class Contest:
     flops: int | None = None
     bytes: int | None = None
     images: int | None = None
+    error_norm: float = math.inf
 
     @property
     def name(self) -> str:
@@ -127,16 +129,17 @@ def reason(exception: BaseException) -> str:
     return f"{type(exception).__name__}: {text}"[:200]
 
 
-def relative_error(result: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float:
-    """Worst of max|a - b| / max|b| over pairs of tensors; infinite for NaN, infinity or another shape."""
+def relative_error(result: Sequence[torch.Tensor], reference: Sequence[torch.Tensor], norm: float = math.inf) -> float:
+    """Worst of ||a - b|| / ||b|| over pairs of tensors; infinite for NaN, infinity or another shape."""
     if [tuple(a.shape) for a in result] != [tuple(b.shape) for b in reference]:
         return math.inf
     worst = 0.0
     for actual, expected in zip(result, reference, strict=True):
         if expected.numel() == 0:
             continue
-        scale = expected.abs().max().item() or 1.0
-        error = (actual.detach().to(expected.device, torch.float64) - expected).abs().max().item() / scale
+        scale = torch.linalg.vector_norm(expected, norm).item() or 1.0
+        difference = actual.detach().to(expected.device, torch.float64) - expected
+        error = torch.linalg.vector_norm(difference, norm).item() / scale
         worst = max(worst, error) if math.isfinite(error) else math.inf
     return worst
 
@@ -148,7 +151,7 @@ def verify(contest: Contest) -> list[Entry]:
     for entry in entries:
         try:
             runner = entry.contestant.build()
-            entry.error = relative_error(runner.result(), reference)
+            entry.error = relative_error(runner.result(), reference, contest.error_norm)
             entry.runner = runner
         except Skip as skipped:
             entry.note = f"skipped: {skipped}"

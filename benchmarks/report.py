@@ -1,8 +1,10 @@
-"""Write the benchmark tables into a README: `python benchmarks/report.py [--readme README.md] [--check]`.
+"""Write the benchmark tables into the documents that have them: `python benchmarks/report.py [--check] [DOCUMENT ...]`.
 
 The tables come from the CSV files under benchmarks/results and go between the markers `<!-- benchmark:ops-cpu -->` and
 `<!-- /benchmark:ops-cpu -->` (suite and device as in the file names). Every case that ran has its row, the slower ones
-too; nothing is typed by hand. `--check` writes nothing and fails if a table differs from what the CSV files say.
+too; nothing is typed by hand. Between `<!-- benchmark-summary:ops-cpu -->` and its end goes the short form: ratios by
+model, or by operation with the number of slower cases. `--check` writes nothing and fails if a table differs from what
+the CSV files say.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import suites
 from benchmarks.machine import ROOT
 
-MARKERS = re.compile(r"(<!-- benchmark:([a-z0-9-]+) -->\n)(.*?)(<!-- /benchmark:\2 -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- (benchmark(?:-summary)?):([a-z0-9-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL)
+DOCUMENTS = ("README.md", "README.zh.md", "docs/benchmarks.md")
 OURS = "d2lkernels"
 UNEXPLAINED = "**no explanation yet: suspect until there is one**"
 
@@ -159,37 +163,100 @@ def table(rows: list[Row], explanations: dict[tuple[str, str], str]) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+def short_table(rows: list[Row]) -> str:
+    """The Markdown of one pair of summary markers: a line per model, or per operation and mode."""
+    columns: dict[tuple[str, ...], dict[str, str]] = {}
+    for key, part in groups(rows, "device", "threads", "dtype", "cache").items():
+        cases = list(groups(part, "op", "case", "mode").values())
+        columns[key] = _ratios_by_model(cases) if rows[0]["op"] == "model" else _ratios_by_op(cases)
+    lines = []
+    for device in dict.fromkeys(key[0] for key in columns):
+        own = {key: cells for key, cells in columns.items() if key[0] == device}
+        titles = [f"{threads} thread{'s' * (threads != '1')}, {dtype}" for _, threads, dtype, _ in own]
+        lines += ["", f"**{device}**", "", f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(own)}"]
+        names = list(dict.fromkeys(name for cells in own.values() for name in cells))
+        lines += [f"| {name} | {' | '.join(cells.get(name, '') for cells in own.values())} |" for name in names]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _best_ratios(cases: list[list[Row]]) -> Iterator[tuple[Row, float]]:
+    """The fastest of ours of each case, and how many times faster than the fastest native variant it is."""
+    for rows in cases:
+        ours = fastest(rows, ours=True)
+        if ours and ours["ratio_to_best_native"]:
+            yield ours, float(ours["ratio_to_best_native"])
+
+
+def _ratios_by_model(cases: list[list[Row]]) -> dict[str, str]:
+    """Both modes of each model in one cell, and their geometric means over the models of a large batch."""
+    by_model: dict[str, dict[str, float]] = defaultdict(dict)
+    for ours, ratio in _best_ratios(cases):
+        by_model[ours["case"]][ours["mode"]] = ratio
+
+    def cell(ratios: dict[str, float]) -> str:
+        return " / ".join(f"{ratios[mode]:.2f}" for mode in ("train_step", "inference") if mode in ratios)
+
+    means = {
+        mode: geometric_mean(found)
+        for mode in ("train_step", "inference")
+        if (found := [ratios[mode] for case, ratios in by_model.items() if mode in ratios and not case.endswith(".b1")])
+    }
+    cells = {f"`{case}` training step / inference": cell(ratios) for case, ratios in by_model.items()}
+    return cells | {"geometric mean without batch 1": cell(means)}
+
+
+def _ratios_by_op(cases: list[list[Row]]) -> dict[str, str]:
+    by_op: dict[str, list[float]] = defaultdict(list)
+    for ours, ratio in _best_ratios(cases):
+        name = "call overhead" if ours["case"] == "overhead" else f"`{ours['op']}` {ours['mode']}"
+        by_op[name].append(ratio)
+
+    def cell(ratios: list[float]) -> str:
+        slower = sum(ratio < 1 for ratio in ratios)
+        return f"{geometric_mean(ratios):.2f} (lowest {min(ratios):.2f}; {slower} of {len(ratios)} slower)"
+
+    return {name: cell(ratios) for name, ratios in by_op.items()}
+
+
 def render(text: str, tables: dict[str, list[Row]], explanations: dict[tuple[str, str], str]) -> str:
     """`text` with everything between markers replaced."""
 
     def replacement(match: re.Match[str]) -> str:
-        rows = tables.get(match[2])
-        suite, _, device = match[2].rpartition("-")
+        rows = tables.get(match[3])
+        suite, _, device = match[3].rpartition("-")
         missing = f"No results yet: `python benchmarks/run.py {suite} --device {device}` makes them.\n"
-        return match[1] + (table(rows, explanations) if rows else missing) + match[4]
+        found = (
+            (short_table(rows) if match[2] == "benchmark-summary" else table(rows, explanations)) if rows else missing
+        )
+        return match[1] + found + match[5]
 
     return MARKERS.sub(replacement, text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    existing = [ROOT / name for name in DOCUMENTS if (ROOT / name).exists()]
+    parser.add_argument("documents", type=Path, nargs="*", default=existing)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the tables are stale")
     options = parser.parse_args(arguments)
-    text = options.readme.read_text(encoding="utf-8")
-    tables = read(options.results)
-    unplaced = set(tables) - {match[2] for match in MARKERS.finditer(text)}
+    tables, explanations = read(options.results), suites.explanations()
+    texts = {path: path.read_text(encoding="utf-8") for path in options.documents}
+    placed = {match[3] for text in texts.values() for match in MARKERS.finditer(text) if match[2] == "benchmark"}
+    unplaced = set(tables) - placed
     if unplaced:
-        print(f"{options.readme.name} has no markers for: {', '.join(sorted(unplaced))}", file=sys.stderr)
-    new = render(text, tables, suites.explanations())
-    if new == text:
-        return 0
-    if options.check:
-        print(f"{options.readme.name} is stale: run `python benchmarks/report.py`", file=sys.stderr)
-        return 1
-    options.readme.write_text(new, encoding="utf-8")
-    return 0
+        print(f"no markers for: {', '.join(sorted(unplaced))}", file=sys.stderr)
+    stale = False
+    for path, text in texts.items():
+        new = render(text, tables, explanations)
+        if new == text:
+            continue
+        if options.check:
+            print(f"{path.name} is stale: run `python benchmarks/report.py`", file=sys.stderr)
+            stale = True
+        else:
+            path.write_text(new, encoding="utf-8")
+    return int(stale)
 
 
 if __name__ == "__main__":

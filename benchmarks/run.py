@@ -1,4 +1,4 @@
-"""Run a suite of benchmarks: `python benchmarks/run.py ops|models`. What is measured, and how: README.md here."""
+"""Run a suite of benchmarks: `python benchmarks/run.py SUITE`. What is measured, and how: README.md here."""
 
 from __future__ import annotations
 
@@ -38,13 +38,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--compile", action=argparse.BooleanOptionalAction, help="torch.compile variants (default: models only)"
     )
     parser.add_argument("--keep-malloc", action="store_true", help="leave the allocator's settings as they are")
+    parser.add_argument("--quick", action="store_true", help="7 rounds, 0.05 s, no torch.compile: minutes, noisier")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few rounds; results only kept with --out")
     options = parser.parse_args(arguments)
     options.compile = (
-        options.compile if options.compile is not None else options.suite == "models" and not options.smoke
+        options.compile
+        if options.compile is not None
+        else options.suite == "models" and not options.smoke and not options.quick
     )
-    options.repeats = options.repeats or (3 if options.smoke else 30)
-    options.min_time = options.min_time if options.min_time is not None else (0.0 if options.smoke else 1.0)
+    repeats, min_time = (3, 0.0) if options.smoke else (7, 0.05) if options.quick else (30, 1.0)
+    options.repeats = options.repeats or repeats
+    options.min_time = options.min_time if options.min_time is not None else min_time
     if options.repeats < 2 or options.min_time < 0:
         parser.error("--repeats has to be at least 2, and --min-time at least 0")
     options.dtype = (options.dtype or ("tf32,bfloat16" if options.device == "cuda" else "float32")).split(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 import sys
@@ -17,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import harness, machine, report, run, suites
 from benchmarks.suites import models, ops
+from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
+from d2lkernels.models import build, spec
 
 TIMING = harness.Timing(repeats=3, min_time=0.0, sample_us=1.0, flush_l2=False)
 LENET = tuple(layer for layer in ops.LAYERS if layer.name.startswith(("lenet", "overhead")))
@@ -324,18 +327,54 @@ def test_report_is_idempotent_and_check_finds_stale_tables(tmp_path, capsys):
     results, readme = tmp_path / "results", tmp_path / "README.md"
     run.write(results / "m" / "ops-cpu-t1.csv", [row("torch", "10", "1.000"), row("d2lkernels", "9", "1.111")], False)
     run.write(results / "m" / "models-cpu-t1.csv", [row("torch", "10", "1.000", op="model")], False)
-    readme.write_text("# x\n<!-- benchmark:ops-cpu -->\n<!-- /benchmark:ops-cpu -->\ntail\n")
-    arguments = ["--readme", str(readme), "--results", str(results)]
+    markers = "<!-- benchmark:ops-cpu -->\n<!-- /benchmark:ops-cpu -->\n"
+    readme.write_text(f"# x\n{markers}{markers.replace('mark:', 'mark-summary:')}tail\n")
+    arguments = [str(readme), "--results", str(results)]
     assert report.main([*arguments, "--check"]) == 1
     assert "stale" in capsys.readouterr().err
     assert report.main(arguments) == 0
     assert "no markers for: models-cpu" in capsys.readouterr().err
     written = readme.read_text()
-    assert "1.11" in written and written.endswith("tail\n")
+    assert written.count("1.11") > 2 and written.endswith("tail\n")
+    assert "| `conv2d` forward | 1.11 (lowest 1.11; 0 of 1 slower) |" in written
     assert report.main([*arguments, "--check"]) == 0 and report.main(arguments) == 0
     assert readme.read_text() == written
     readme.write_text(written.replace("1.11", "9.99"))
     assert report.main([*arguments, "--check"]) == 1
+
+
+def test_short_form_for_models(tmp_path):
+    model = {"op": "model", "mode": "train_step"}
+    rows = [
+        one
+        for case, ratio in (("a.b4", "2.000"), ("b.b8", "0.500"), ("a.b1", "9.000"))
+        for one in (row("torch", "4", "1.000", case=case, **model), row("d2lkernels", "2", ratio, case=case, **model))
+    ]
+    text = report.short_table(rows)
+    assert "| `b.b8` training step / inference | 0.50 |" in text
+    assert "| geometric mean without batch 1 | 1.00 |" in text
+
+
+def test_every_chapter_convolution_has_a_case():
+    """The table is what the models contain: shapes, names by order of execution, and the chapter's batch."""
+    found: dict[tuple[int, ...], tuple[str, int]] = {}
+    for case in models.MODELS:
+        chapter_batch = spec(case.name).defaults.batch_size
+        with torch.device("meta"):
+            model = build(case.name, nn=torch.nn).eval()
+        count = itertools.count(1)
+
+        def record(conv, inputs, output, name=case.name, count=count, chapter_batch=chapter_batch):
+            shape = (*inputs[0].shape[1:3], output.shape[1], conv.kernel_size[0], conv.stride[0], conv.padding[0])
+            number = next(count)
+            found.setdefault(shape, (f"{name}.conv{number}", chapter_batch))
+
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(record)
+        model(torch.empty(1, 1, case.size, case.size, device="meta"))
+    table = {tuple(shape): (name, chapter_batch) for name, _, chapter_batch, *shape in CONVOLUTIONS}
+    assert table == found and len(table) == len(CONVOLUTIONS)
 
 
 def test_every_suite_loads_and_explains_its_cases():

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-NAMES = ("ops", "models")
+NAMES = ("ops", "models", "scaling")
 
 
 @dataclass(frozen=True)
