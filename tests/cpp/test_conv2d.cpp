@@ -6,6 +6,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "activation.h"
 #include "check.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
@@ -203,6 +204,13 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
       auto again = poisoned(grad_output.size());
       cpu::conv2d(s, layout, input.data(), weight.data(), strides, bias.data(), again.data());
       report.check(same_bits(output, again), "conv2d repeats " + name);
+      const std::vector<T> linear = output;
+      for (const Activation activation : {Activation::relu, Activation::sigmoid, Activation::tanh}) {
+        output = poisoned(grad_output.size());
+        cpu::conv2d(s, layout, input.data(), weight.data(), strides, bias.data(), output.data(), activation);
+        report.check(is_activated(output, linear, activation),
+                     "conv2d with activation " + std::to_string(static_cast<int>(activation)) + " " + name);
+      }
       cpu::conv2d<T>(s, layout, input.data(), weight.data(), strides, nullptr, output.data());
       report.check(agrees(output, output_without_bias, expected.output_scale), "conv2d without bias " + name);
 

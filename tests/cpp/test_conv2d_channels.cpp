@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "activation.h"
 #include "check.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
@@ -67,11 +68,19 @@ void test_shape(Report& report, const Conv2dShape& dense, const std::string& nam
   wide_input.fill(input);
   wide_grad_output.fill(grad_output);
 
-  std::vector<float> output(grad_output.size()), grad_input(input.size()), grad_weight(weight.size());
-  cpu::conv2d(dense, Layout::nhwc, input.data(), weight.data(), strides, bias.data(), output.data());
-  cpu::conv2d(wide, Layout::nhwc, static_cast<const float*>(wide_input.data()), weight.data(), strides, bias.data(),
-              wide_output.data());
-  report.check(wide_output.holds(output), "conv2d " + name);
+  std::vector<float> output(grad_output.size()), grad_input(input.size()), grad_weight(weight.size()), linear;
+  for (const Activation activation : {Activation::none, Activation::relu, Activation::sigmoid, Activation::tanh}) {
+    cpu::conv2d(dense, Layout::nhwc, input.data(), weight.data(), strides, bias.data(), output.data(), activation);
+    cpu::conv2d(wide, Layout::nhwc, static_cast<const float*>(wide_input.data()), weight.data(), strides, bias.data(),
+                wide_output.data(), activation);
+    const std::string what = "conv2d, activation " + std::to_string(static_cast<int>(activation)) + ", " + name;
+    report.check(wide_output.holds(output), what);
+    if (activation == Activation::none) {
+      linear = output;
+    } else {
+      report.check(is_activated(output, linear, activation), what);
+    }
+  }
 
   cpu::conv2d_input_grad(dense, Layout::nhwc, grad_output.data(), weight.data(), strides, grad_input.data());
   cpu::conv2d_input_grad(wide, Layout::nhwc, static_cast<const float*>(wide_grad_output.data()), weight.data(), strides,

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "check.h"
+#include "threads.h"
 
 namespace d2l::test {
 namespace {

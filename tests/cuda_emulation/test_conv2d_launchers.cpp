@@ -6,6 +6,7 @@
 // within a bound on the rounding of products and sums. Results and workspace start as NaN. Exit status 0: all is well.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +22,7 @@
 
 namespace {
 
+using d2l::Activation;
 using d2l::Conv2dShape;
 using d2l::cuda::DType;
 using d2l::cuda::Float32Precision;
@@ -145,9 +147,9 @@ struct Problem {
     std::mt19937_64 random(1234);
     for (Tensor<T>* tensor : {&input, &weight, &bias, &grad_output}) tensor->fill(random, integers);
   }
-  LaunchStatus forward(Tensor<T>& output, bool with_bias) const {
+  LaunchStatus forward(Tensor<T>& output, bool with_bias, Activation activation = Activation::none) const {
     return d2l::cuda::conv2d(shape, dtype, precision, input.data(), weight.data(), with_bias ? bias.data() : nullptr,
-                             output.data(), nullptr);
+                             output.data(), nullptr, activation);
   }
   LaunchStatus input_grad(Tensor<T>& result) const {
     return d2l::cuda::conv2d_input_grad(shape, dtype, precision, grad_output.data(), weight.data(), result.data(),
@@ -164,6 +166,11 @@ struct Problem {
 void check_launched(const LaunchStatus& status, const std::string& what) {
   check(status.error == 0 && status.grid[0] > 0 && status.block[0] > 0,
         what + ": " + (status.error == 0 ? "not launched" : d2l::cuda::error_string(status.error)));
+}
+
+double exact_activation(double x, Activation activation) {
+  if (activation == Activation::relu) return std::max(x, 0.0);
+  return activation == Activation::sigmoid ? 1 / (1 + std::exp(-x)) : std::tanh(x);
 }
 
 enum Product : unsigned { kForward = 1, kInputGrad = 2, kWeightGrad = 4, kAll = 7 };
@@ -192,6 +199,15 @@ unsigned run_case(const Case& x, DType dtype, Float32Precision precision, Produc
       run(" forward", output, integers, [&](Tensor<T>& result) { return problem.forward(result, false); });
       for (int64_t i = 0; i < problem.grad_output.size(); ++i) output.add(i, problem.bias[i % problem.shape.K]);
       run(" forward with bias", output, integers, [&](Tensor<T>& result) { return problem.forward(result, true); });
+      // None of them is steeper than 1, so that the bounds of the sums hold. Only ReLU keeps integers.
+      for (const Activation activation : {Activation::relu, Activation::sigmoid, Activation::tanh}) {
+        if (integers && activation != Activation::relu) continue;
+        Reference activated = output;
+        for (double& value : activated.value) value = exact_activation(value, activation);
+        for (double& magnitude : activated.magnitude) magnitude += 1;  // the activation rounds too
+        run(" forward with activation " + std::to_string(static_cast<int>(activation)), activated, integers,
+            [&](Tensor<T>& result) { return problem.forward(result, true, activation); });
+      }
     }
     if (products & kInputGrad) {
       run(" input grad", input_grad, integers, [&](Tensor<T>& result) { return problem.input_grad(result); });

@@ -68,7 +68,7 @@ void run(Correlation<T> problem, int tile) {
 
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias, T* output) {
+            const T* bias, T* output, Activation activation) {
   Correlation<T> problem{};
   problem.transposed = false;
   problem.images = shape.N;
@@ -88,6 +88,7 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
   problem.weight_row = weight_strides.r;
   problem.weight_column = weight_strides.s;
   problem.bias = bias;
+  problem.activation = activation;
   problem.result = output;
   run(problem, tile_of<T>(shape, Conv2dPass::forward));
 }
@@ -155,9 +156,9 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   D2L_CALL_BEST(weight_gradient, problem);
 }
 
-#define D2L_INSTANTIATE(T)                                                                               \
-  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*);  \
-  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*); \
+#define D2L_INSTANTIATE(T)                                                                                          \
+  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*, Activation); \
+  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*);            \
   template void conv2d_weight_grad<T>(const Conv2dShape&, Layout, const T*, const T*, T*, WeightStrides);
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)

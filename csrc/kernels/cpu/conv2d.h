@@ -17,7 +17,7 @@ struct WeightStrides {
 
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias /* [K] or null */, T* output);
+            const T* bias /* [K] or null */, T* output, Activation activation = Activation::none);
 
 template <typename T>
 void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,

@@ -9,6 +9,7 @@
 // Threads: a task is a block of rows (of columns, of images) of one group, or a part of its blocks of channels. Its
 // piece of the source is a strip that fits the L2 cache, next to a block of packed weights. NCHW maps are transposed
 // on the way into the strip and out of it.
+// The activation is applied to the sums in registers (ReLU) or while the task's part of the result is in the cache.
 // Sums are in T, in the order taps of rows, taps of columns, channels, whatever the number of threads: deterministic.
 #include "kernels/cpu/conv2d_kernel.h"
 
@@ -44,6 +45,9 @@ struct Driver {
   PackedLayout<T> packing;  // of what the tiles see
   Blocking blocking;
   const T* packed;
+
+  // Whether the register tiles apply the activation; else it goes over what a task has just written.
+  bool has_relu_tiles() const { return problem.activation == Activation::relu && !folded; }
 
   bool copies_result() const { return folded || problem.result_layout == Layout::nchw; }
 
@@ -188,6 +192,7 @@ struct Driver {
                           min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
       if (!copies_result()) {
         run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
+        if (!has_relu_tiles()) activate_result(result, result_box);
         continue;
       }
       const int64_t width = packing.block_width(block);
@@ -197,6 +202,7 @@ struct Driver {
       run_block(strip, group, block, box, copy, width);
       if (folded) copy = unfold(copy, group, result, result_box);
       if (result.layout == Layout::nchw) write_transposed(result, result_box, copy);
+      if (!has_relu_tiles()) activate_result(result, result_box);
     }
   }
 
@@ -230,6 +236,28 @@ struct Driver {
       for (int64_t r = 0; r < box.rows; r += rows_at_once) {
         transpose(static_cast<const T*>(strip.data) + i * strip.image_stride + r * strip.row_stride, strip.pixel_stride,
                   rows_at_once * box.columns, map.depth, to + r * map.columns, plane);
+      }
+    }
+  }
+
+  void activate_result(const Map<T>& map, const Box& box) const {
+    if (problem.activation == Activation::none) return;
+    const int64_t plane = map.rows * map.columns;
+    const bool nhwc = map.layout == Layout::nhwc;
+    const bool whole_pixels = nhwc && map.depth == map.channels;
+    // Contiguous runs: all pixels of a row, one pixel, or the rows of a channel.
+    const bool whole_rows = box.columns == map.columns && (whole_pixels || !nhwc);
+    const int64_t rows_at_once = whole_rows ? box.rows : 1;
+    const int64_t runs = nhwc ? (whole_pixels ? 1 : box.columns) : map.depth;
+    const int64_t run = rows_at_once * (nhwc && !whole_pixels ? 1 : box.columns) * (nhwc ? map.depth : 1);
+    for (int64_t i = 0; i < box.images; ++i) {
+      T* image = map.data + (box.image + i) * map.channels * plane;
+      for (int64_t r = 0; r < box.rows; r += rows_at_once) {
+        const int64_t pixel = (box.row + r) * map.columns + box.column;
+        T* first = nhwc ? image + pixel * map.channels + map.first_channel : image + map.first_channel * plane + pixel;
+        for (int64_t j = 0; j < runs; ++j) {
+          activate(first + j * (nhwc ? map.channels : plane), run, problem.activation);
+        }
       }
     }
   }
@@ -268,6 +296,7 @@ struct Driver {
                     (row_phase.first_tap * packing.columns.taps + column_phase.first_tap) * problem.depth * block_width;
         t.weight_row = packing.columns.taps * problem.depth * block_width;
         t.bias = bias;
+        t.relu = has_relu_tiles();
         t.result = result.data + a * result.row_stride + b * result.pixel_stride;
         t.result_row = rows.phases * result.row_stride;
         t.result_pixel = columns.phases * result.pixel_stride;

@@ -27,6 +27,7 @@ struct Correlation {
   const T* weight;
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;  // element strides
   const T* bias;                                                                // null: none
+  Activation activation;                                                        // of the sums
   T* result;
 };
 

@@ -3,6 +3,7 @@
 // NV * Rows * Columns fused multiply-adds. Only for kernel sources.
 #pragma once
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/conv2d_pack.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -25,6 +26,7 @@ struct TileArguments {
   const T* weights;
   int64_t weight_row;  // stride between rows of taps; within one, taps are contiguous
   const T* bias;       // NV vectors
+  bool relu;           // of the sums
   T* result;
   int64_t result_row, result_pixel;
   int64_t last_lanes;  // lanes to store of the last vector
@@ -85,6 +87,16 @@ void tile(const TileArguments<T>& arguments) {
 #pragma GCC unroll 5
           for (int b = 0; b < kBases; ++b) ++base[i][b];
         }
+      }
+    }
+  }
+  if (arguments.relu) {
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 14
+      for (int j = 0; j < Columns; ++j) {
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sums[i][j][v] = relu<T>(sums[i][j][v]);
       }
     }
   }

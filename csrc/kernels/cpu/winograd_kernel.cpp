@@ -13,6 +13,7 @@
 // Sums are float; the order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
 #include "kernels/cpu/winograd_kernel.h"
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/winograd_tiles.h"
@@ -285,6 +286,21 @@ struct Driver {
   }
 };
 
+// Pixels may be a part of wider ones.
+void activate_results(const Correlation<float>& problem) {
+  if (problem.activation == Activation::none) return;
+  const int64_t pixels = problem.images * problem.rows.result * problem.columns.result;
+  const bool dense = problem.result_layout == Layout::nchw || problem.result_channels == problem.width;
+  const int64_t run = dense ? kGrain / 16 : problem.width;
+  const int64_t all = pixels * problem.width, runs = dense ? ceil_div(all, run) : pixels;
+  parallel_for(0, runs, max(1, kGrain / 16 / run), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* first = problem.result + i * (dense ? run : problem.result_channels);
+      activate(first, dense ? min(run, all - i * run) : run, problem.activation);
+    }
+  });
+}
+
 }  // namespace
 
 void winograd_correlate(const Correlation<float>& problem, int tile) {
@@ -293,6 +309,7 @@ void winograd_correlate(const Correlation<float>& problem, int tile) {
   } else {
     Driver<2>(problem).run();
   }
+  activate_results(problem);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -41,10 +41,10 @@ int64_t weight_elements(const Conv2dShape& shape) { return shape.K * shape.R * s
 }  // namespace
 
 LaunchStatus conv2d(const Conv2dShape& shape, DType dtype, Float32Precision precision, const void* input,
-                    const void* weight, const void* bias, void* output, Stream stream) {
+                    const void* weight, const void* bias, void* output, Stream stream, Activation activation) {
   const int64_t elements = shape.N * shape.P * shape.Q * shape.K;
   return dispatch_kernels(shape, elements, dtype, precision, [&](auto tag) {
-    return decltype(tag)::Kernels::forward(shape, input, weight, bias, output, stream);
+    return decltype(tag)::Kernels::forward(shape, input, weight, bias, activation, output, stream);
   });
 }
 

@@ -10,7 +10,8 @@
 namespace d2l::cuda {
 
 LaunchStatus conv2d(const Conv2dShape& shape, DType dtype, Float32Precision precision, const void* input,
-                    const void* weight, const void* bias /* [K] or null */, void* output, Stream stream);
+                    const void* weight, const void* bias /* [K] or null */, void* output, Stream stream,
+                    Activation activation = Activation::none);
 
 LaunchStatus conv2d_input_grad(const Conv2dShape& shape, DType dtype, Float32Precision precision,
                                const void* grad_output, const void* weight, void* grad_input, Stream stream);

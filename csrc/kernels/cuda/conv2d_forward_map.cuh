@@ -2,6 +2,7 @@
 // input under the window, B the weight as it lies in memory; both have their channels, so the depth, in one run.
 #pragma once
 
+#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/conv2d_map.cuh"
 
 namespace d2l::cuda {
@@ -16,6 +17,7 @@ struct ForwardMap {
 
   const T *input, *weight, *bias;
   T* output;
+  Activation activation;
   TileGrid grid;
   PixelWindow window;
   FastDivisor<uint64_t> map_pixels, map_width;        // P Q, Q
@@ -88,6 +90,13 @@ struct ForwardMap {
       for (int i = 0; i < kRun; ++i) {
         if (column + i < columns) sums[i] += widen(group_bias[column + i]);
       }
+    }
+    if (activation == Activation::relu) {
+#pragma unroll
+      for (int i = 0; i < kRun; ++i) sums[i] = activated(sums[i], Activation::relu);
+    } else if (activation != Activation::none) {
+#pragma unroll 1  // unrolled, the others are long and make the kernel spill
+      for (int i = 0; i < kRun; ++i) sums[i] = activated(sums[i], activation);
     }
     store_columns(output + offset, column, columns, packed, sums);
   }

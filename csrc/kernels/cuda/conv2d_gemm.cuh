@@ -2,11 +2,11 @@
 //
 //   result[row, column] = sum over depth of A[row, depth] B[column, depth]    per group and slice (conv2d_map.cuh)
 //
-// Fused: bias in the forward store. Bytes: both tensors are read once per tile of the other's axis, mostly from L2, the
-// result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns sums: all threads
-// copy the next tiles of A and B with cp.async, kTile.stages - 1 steps ahead, while they multiply the current ones
-// (threads on the sums: conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at the store.
-// The order of the additions depends on shapes and alignment only: deterministic.
+// Fused: bias and activation in the forward store. Bytes: both tensors are read once per tile of the other's axis,
+// mostly from L2, the result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns
+// sums: all threads copy the next tiles of A and B with cp.async, kTile.stages - 1 steps ahead, while they multiply the
+// current ones (threads on the sums: conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at
+// the store. The order of the additions depends on shapes and alignment only: deterministic.
 #pragma once
 
 #include "kernels/cuda/conv2d_kernels.cuh"

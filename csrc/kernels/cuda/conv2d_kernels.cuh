@@ -12,7 +12,7 @@ enum class Multiplier { simt, tensor_cores };
 template <typename T, Multiplier kMultiplier>
 struct Conv2dKernels {
   static LaunchStatus forward(const Conv2dShape& shape, const void* input, const void* weight, const void* bias,
-                              void* output, Stream stream);
+                              Activation activation, void* output, Stream stream);
   static LaunchStatus input_grad(const Conv2dShape& shape, const void* grad_output, const void* weight,
                                  void* grad_input, Stream stream);
   static LaunchStatus weight_grad(const Conv2dShape& shape, const void* grad_output, const void* input,

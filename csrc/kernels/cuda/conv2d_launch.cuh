@@ -118,11 +118,13 @@ inline PhasedAxis phased_axis(int64_t stride, int64_t dilation, int64_t pad, int
 
 template <typename T, Multiplier kMultiplier>
 LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, const void* input, const void* weight,
-                                                    const void* bias, void* output, Stream stream) {
+                                                    const void* bias, Activation activation, void* output,
+                                                    Stream stream) {
   ForwardMap<T> map{};
   map.input = static_cast<const T*>(input);
   map.weight = static_cast<const T*>(weight);
   map.bias = static_cast<const T*>(bias);
+  map.activation = activation;
   map.output = static_cast<T*>(output);
   map.window = input_window(shape);
   map.map_pixels = FastDivisor<uint64_t>(shape.P * shape.Q);
