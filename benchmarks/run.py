@@ -7,6 +7,8 @@ import csv
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -74,14 +76,19 @@ def thread_counts(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     return list(dict.fromkeys(counts))
 
 
-def write(path: Path, rows: list[dict], merge: bool) -> None:
-    """Replace the file, or with `merge` only the contests that ran; the others keep their own commit and date."""
+def read(path: Path) -> list[dict]:
+    """The rows of an earlier run, if there was one."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, earlier: list[dict], rows: list[dict]) -> None:
+    """Replace the file. Earlier rows of contests that did not run again keep their own commit and date."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept: list[dict] = []
-    if merge and path.exists():
-        ran = {tuple(row[column] for column in CONTEST_COLUMNS) for row in rows}
-        with path.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if tuple(row[column] for column in CONTEST_COLUMNS) not in ran]
+    ran = {tuple(row[column] for column in CONTEST_COLUMNS) for row in rows}
+    kept = [row for row in earlier if tuple(row[column] for column in CONTEST_COLUMNS) not in ran]
     partial = path.with_suffix(".csv.partial")
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
@@ -99,8 +106,10 @@ def show(rows: list[dict]) -> None:
         print(f"    {row['provider']:<36} {row['layout']:<14} {figure} {ratio}", flush=True)
 
 
-def one_pass(options: argparse.Namespace, threads: int, load: float | None) -> list[dict]:
-    """Every contest of the suite with one number of threads."""
+def one_pass(
+    options: argparse.Namespace, threads: int, load: float | None, save: Callable[[list[dict]], None]
+) -> list[dict]:
+    """Every contest of the suite with one number of threads. Rows are saved as they come: a run may be cut short."""
     torch.set_num_threads(threads)
     timing = harness.Timing(options.repeats, options.min_time, 20.0 if options.smoke else 200.0, not options.smoke)
     suite = suites.load(options.suite)
@@ -117,6 +126,7 @@ def one_pass(options: argparse.Namespace, threads: int, load: float | None) -> l
             copy = "" if contest.bytes is None else f"{roofline.copy_gbps(contest.bytes):.4g}"
             rows += [description | {"peak_gflops": peak, "copy_gbps": copy} | row for row in new]
             show(new)
+            save(rows)
     return rows
 
 
@@ -129,14 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for threads in options.threads:
         print(f"== {options.suite}, {machine.device_name(options.device)}, {threads} thread{'s' * (threads > 1)}")
-        rows = one_pass(options, threads, load)
+        path = folder / f"{options.suite}-{options.device}-t{threads}.csv"
+        keeps = options.out is not None or not options.smoke
+        earlier = read(path) if keeps and options.filter.pattern else []
+        rows = one_pass(options, threads, load, partial(write, path, earlier) if keeps else lambda rows: None)
         if not rows:
             print(f"nothing matches --filter {options.filter.pattern!r}", file=sys.stderr)
             return 2
         failed += [row for row in rows if row["note"].startswith("failed")]
-        if options.out or not options.smoke:
-            path = folder / f"{options.suite}-{options.device}-t{threads}.csv"
-            write(path, rows, merge=bool(options.filter.pattern))
+        if keeps:
             print(f"wrote {len(rows)} rows to {path}")
     for row in failed:
         place = " ".join(str(row[column]) for column in (*CONTEST_COLUMNS, "provider", "layout", "cache"))

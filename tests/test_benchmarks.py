@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -222,17 +221,12 @@ def tiny_suite(monkeypatch):
     return choose
 
 
-def read(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_command_writes_csv_and_merges_filtered_runs(tmp_path, tiny_suite):
     tiny_suite()
     arguments = ["ops", "--smoke", "--threads", "1", "--out", str(tmp_path)]
     assert run.main(arguments) == 0
     path = tmp_path / "ops-cpu-t1.csv"
-    rows = read(path)
+    rows = run.read(path)
     assert tuple(rows[0]) == run.COLUMNS
     required = """op case mode provider layout dtype threads p20 p50 p80 repeats bytes flops gflops gbps roofline_pct
         error native_error ratio_to_best_native tie note device cores isa python torch d2lkernels commit load malloc
@@ -241,17 +235,17 @@ def test_command_writes_csv_and_merges_filtered_runs(tmp_path, tiny_suite):
     assert len(rows) == 5 * 4 and {row["threads"] for row in rows} == {"1"}
     assert rows[0]["torch"] == torch.__version__ and rows[0]["malloc"] and float(rows[0]["peak_gflops"]) > 0
     assert run.main([*arguments, "--filter", "max_pool2d .* backward"]) == 0
-    merged = read(path)
+    merged = run.read(path)
     assert len(merged) == len(rows) and merged[:16] == rows[:16]
     assert run.main([*arguments, "--filter", "no such case"]) == 2
-    assert read(path) == merged
+    assert run.read(path) == merged
 
 
 def test_command_fails_when_the_gate_does(tmp_path, tiny_suite, capsys):
     tiny_suite(namespace(conv2d=WRONG["nan"]))
     assert run.main(["ops", "--smoke", "--threads", "1", "--out", str(tmp_path)]) == 1
     assert "FAILED conv2d tiny.conv forward" in capsys.readouterr().err
-    assert any(row["note"].startswith("failed") for row in read(tmp_path / "ops-cpu-t1.csv"))
+    assert any(row["note"].startswith("failed") for row in run.read(tmp_path / "ops-cpu-t1.csv"))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +302,7 @@ def test_report_shows_losses_failures_and_explanations(tmp_path):
     rows += [row("torch", "30", "1.000", **pool), row("d2lkernels", "10", "3.000", **pool)]
     rows += [row("torch", "30", "1.000", mode="x"), row("d2lkernels", "3", "10.000", mode="x")]
     rows += [row("torch", "4", "1.000", mode="y"), row("d2lkernels", "", "", mode="y", note="failed: error 1|2")]
-    run.write(tmp_path / "results" / "some-cpu" / "ops-cpu-t1.csv", rows, merge=False)
+    run.write(tmp_path / "results" / "some-cpu" / "ops-cpu-t1.csv", [], rows)
     text = report.render(
         "a\n<!-- benchmark:ops-cpu -->\nold\n<!-- /benchmark:ops-cpu -->\nb\n"
         "<!-- benchmark:models-cpu -->\n<!-- /benchmark:models-cpu -->\n",
@@ -325,8 +319,8 @@ def test_report_shows_losses_failures_and_explanations(tmp_path):
 
 def test_report_is_idempotent_and_check_finds_stale_tables(tmp_path, capsys):
     results, readme = tmp_path / "results", tmp_path / "README.md"
-    run.write(results / "m" / "ops-cpu-t1.csv", [row("torch", "10", "1.000"), row("d2lkernels", "9", "1.111")], False)
-    run.write(results / "m" / "models-cpu-t1.csv", [row("torch", "10", "1.000", op="model")], False)
+    run.write(results / "m" / "ops-cpu-t1.csv", [], [row("torch", "10", "1.000"), row("d2lkernels", "9", "1.111")])
+    run.write(results / "m" / "models-cpu-t1.csv", [], [row("torch", "10", "1.000", op="model")])
     markers = "<!-- benchmark:ops-cpu -->\n<!-- /benchmark:ops-cpu -->\n"
     readme.write_text(f"# x\n{markers}{markers.replace('mark:', 'mark-summary:')}tail\n")
     arguments = [str(readme), "--results", str(results)]
