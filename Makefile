@@ -15,14 +15,14 @@ ifeq ($(shell command -v nvidia-smi),)
 export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0a
 endif
 
-.PHONY: demo test build lint types format test-cpu test-emulated test-cuda bench-smoke bench report clean
+.PHONY: demo test build lint types format test-cpu test-emulated check-op-table op-table test-cuda bench-smoke bench report clean
 
 demo: build
 	$(BIN)/python -m d2lkernels info
 	$(BIN)/python -m d2lkernels train lenet --backend both --out runs/demo
 
 test: export D2LKERNELS_WERROR = 1
-test: lint build types test-cpu test-emulated bench-smoke
+test: lint build types test-cpu test-emulated check-op-table bench-smoke
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,12 +50,20 @@ format: $(VENV)/.ready
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 test-cpu: build
-	$(PYTEST) tests
+	$(PYTEST) tests --outcomes runs/tests/cpu.json
 	$(BIN)/python -m pytest -q --doctest-modules d2lkernels
 
 # The suite again, on the CUDA kernels, run by the SIMT emulator (see tests/cuda_emulation).
 test-emulated: build
-	D2LKERNELS_LIBRARY=$$($(BIN)/python -m build_support emulated | tail -n 1) $(PYTEST) tests -k cuda-emulated
+	D2LKERNELS_LIBRARY=$$($(BIN)/python -m build_support emulated | tail -n 1) $(PYTEST) tests -k cuda-emulated \
+		--outcomes runs/tests/emulated.json
+
+# The README's table of ops is what the two runs above saw.
+check-op-table:
+	$(BIN)/python tests/op_table.py --check runs/tests/*.json
+
+op-table:
+	$(BIN)/python tests/op_table.py runs/tests/*.json
 
 # On a machine with a GPU: the suite on the device cuda.
 test-cuda: build

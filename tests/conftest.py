@@ -1,14 +1,51 @@
-"""Each test runs on its device, in that device's configuration, and leaves torch's global state as it was."""
+"""Each test runs on its device, in that device's configuration, and leaves torch's global state as it was.
+
+`pytest --outcomes FILE` writes down what became of the tests that are made from specs: op_table.py reads it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
 # Of problems as small as these two threads only make a busy machine wait; tests that are about threads set their own.
 torch.set_num_threads(1)
+
+
+_outcomes = []
+
+
+def pytest_addoption(parser):
+    parser.addoption("--outcomes", type=Path, help="write the outcome of each test by op and device to this file")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if "spec" in parameters and "device" in parameters:
+        dtype = str(parameters.get("dtype", "")).removeprefix("torch.")
+        values = {"test": item.originalname, "op": parameters["spec"].name, "device": parameters["device"].name}
+        report.user_properties.append(("outcome", values | {"dtype": dtype}))
+    return report
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.failed:
+        _outcomes.extend(
+            values | {"outcome": report.outcome} for name, values in report.user_properties if name == "outcome"
+        )
+
+
+def pytest_sessionfinish(session):
+    path = session.config.getoption("--outcomes")
+    if path is not None and not hasattr(session.config, "workerinput"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([one for one in _outcomes if one["outcome"] != "skipped"]))
 
 
 def pytest_configure(config):
