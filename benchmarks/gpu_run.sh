@@ -26,14 +26,23 @@ stage() { # name, seconds, command...
 }
 
 export D2LKERNELS_CUDA=1 PYTHONUNBUFFERED=1 D2LKERNELS_DOWNLOAD=0
+workers=()
+"$python" -c "import xdist" 2>/dev/null && workers=(-n 4)
+bench() { # name, seconds, arguments of run.py: rows are saved as they come
+  stage "$1" "$2" "$python" benchmarks/run.py "${@:3}" --device cuda --threads all --quick --out "$out"
+}
+
 stage gpu 10 nvidia-smi
-stage build 130 "$python" setup.py build_ext --inplace
-stage info 20 "$python" -m d2lkernels info
-stage suite 120 "$python" -m pytest -q --maxfail=20 tests --ignore tests/cuda_emulation -k cuda -p no:cacheprovider
+stage build 140 "$python" setup.py build_ext --inplace
+stage info 15 "$python" -m d2lkernels info
+stage suite 110 "$python" -m pytest -q --maxfail=20 "${workers[@]}" tests --ignore tests/cuda_emulation -k cuda \
+  -p no:cacheprovider --outcomes "$out/outcomes.json"
 for tool in memcheck racecheck initcheck synccheck; do
-  stage "$tool" 25 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" benchmarks/sanitizer_smoke.py
+  stage "$tool" 20 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" benchmarks/sanitizer_smoke.py
 done
-stage ops 80 "$python" benchmarks/run.py ops --device cuda --threads all --min-time 0.1 --out "$out"
-stage models 50 "$python" benchmarks/run.py models --device cuda --threads all --min-time 0.2 --out "$out"
+bench ops 70 ops --filter 'lenet|alexnet|vgg11|nin|resnet|densenet.conv[2-6]|googlenet.conv[2-9] '
+bench models 65 models --filter 'lenet.b256|alexnet|vgg11|resnet18|densenet'
+bench compile 45 models --compile --dtype tf32 --filter '(lenet.b256|resnet18).* train_step'
 cat "$out/summary.txt"
+"$python" benchmarks/report.py --print --results "$out"
 exit "$failed"

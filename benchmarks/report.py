@@ -40,7 +40,7 @@ Row = dict[str, str]
 def read(results: Path) -> dict[str, list[Row]]:
     """All rows by table (`ops-cpu`), machines in the order of their folders."""
     tables: dict[str, list[Row]] = defaultdict(list)
-    for path in sorted(results.glob("*/*.csv")):
+    for path in sorted([*results.glob("*.csv"), *results.glob("*/*.csv")]):
         match = re.fullmatch(r"(.+)-t\d+", path.stem)
         if match:
             with path.open(newline="") as file:
@@ -238,9 +238,14 @@ def main(arguments: list[str] | None = None) -> int:
     existing = [ROOT / name for name in DOCUMENTS if (ROOT / name).exists()]
     parser.add_argument("documents", type=Path, nargs="*", default=existing)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--print", action="store_true", help="print the short form of every table, and write nothing")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the tables are stale")
     options = parser.parse_args(arguments)
     tables, explanations = read(options.results), suites.explanations()
+    if options.print:
+        for name, rows in tables.items():
+            print(f"\n{name}\n\n{short_table(rows)}")
+        return 0
     texts = {path: path.read_text(encoding="utf-8") for path in options.documents}
     placed = {match[3] for text in texts.values() for match in MARKERS.finditer(text) if match[2] == "benchmark"}
     unplaced = set(tables) - placed

@@ -1,48 +1,56 @@
-"""Every CUDA kernel once, on small odd sizes: what compute-sanitizer watches in benchmarks/gpu_run.sh."""
+"""Every op once, forward and backward, on its smallest samples: what compute-sanitizer watches in benchmarks/gpu_run.sh.
+
+`python benchmarks/sanitizer_smoke.py [DEVICE]`; the ops and samples are those of tests/specs.
+"""
 
 from __future__ import annotations
 
-import itertools
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch
+from specs import SPECS
 
-from d2lkernels import ops
+from d2lkernels.testing import OpSpec, Sample, call
 
-CONVOLUTIONS = (
-    {"size": (2, 3, 13, 11), "weight": (5, 3, 3, 3), "padding": 1},
-    {"size": (2, 8, 12, 9), "weight": (16, 4, 5, 3), "stride": 2, "padding": (2, 1), "groups": 2},
-    {"size": (1, 32, 17, 17), "weight": (40, 32, 3, 3), "padding": 2, "dilation": 2},
-)
-POOLINGS = (
-    lambda x: ops.max_pool2d(x, 3, stride=2, padding=1),
-    lambda x: ops.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True),
-    lambda x: ops.adaptive_avg_pool2d(x, (4, 3)),
-    lambda x: ops.adaptive_max_pool2d(x, (4, 3)),
-)
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def run(spec: OpSpec, sample: Sample, dtype: torch.dtype, device: str, memory_format: torch.memory_format) -> None:
+    """One call and its backward pass. Classes and masks, which are no floating-point tensors, stay as they are."""
+    tensors = []
+    for tensor in sample.make(dtype, device):
+        if tensor is not None and tensor.dim() == 4:
+            tensor = tensor.contiguous(memory_format=memory_format)
+        differentiable = tensor is not None and tensor.is_floating_point()
+        tensors.append(tensor.detach().requires_grad_() if differentiable else tensor)
+    for output in call(spec.function, tensors, sample.arguments):
+        if output.requires_grad:
+            output.backward(torch.randn_like(output), retain_graph=True)
 
 
 def main() -> None:
+    device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
     torch.manual_seed(0)
-    formats = (torch.contiguous_format, torch.channels_last)
-    for dtype, memory_format in itertools.product((torch.float32, torch.float64, torch.bfloat16), formats):
-        for case in CONVOLUTIONS:
-            options = {key: value for key, value in case.items() if key not in ("size", "weight")}
-            x = torch.randn(case["size"]).to("cuda", dtype, memory_format=memory_format).requires_grad_()
-            weight = torch.randn(case["weight"]).to("cuda", dtype, memory_format=memory_format).requires_grad_()
-            bias = torch.randn(case["weight"][0]).to("cuda", dtype).requires_grad_()
-            output = ops.conv2d(x, weight, bias, **options)
-            output.backward(torch.randn_like(output))
-        for pool in POOLINGS:
-            x = torch.randn(2, 9, 13, 11).to("cuda", dtype, memory_format=memory_format).requires_grad_()
-            output = pool(x)
-            output.backward(torch.randn_like(output))
+    runs = 0
     for precision in ("ieee", "tf32"):
         torch.backends.cudnn.conv.fp32_precision = precision
-        x = torch.randn(2, 16, 9, 9, device="cuda", requires_grad=True)
-        weight = torch.randn(8, 16, 3, 3, device="cuda", requires_grad=True)
-        ops.conv2d(x, weight).sum().backward()
-    torch.cuda.synchronize()
-    print("all kernels ran")
+        for spec in SPECS:
+            if precision == "tf32" and not spec.uses_float32_precision:
+                continue
+            for dtype in DTYPES:
+                if dtype not in spec.dtypes:
+                    continue
+                for memory_format in (torch.contiguous_format, torch.channels_last):
+                    for sample in spec.tiny:
+                        run(spec, sample, dtype, device, memory_format)
+                        runs += 1
+    if device == "cuda":
+        torch.cuda.synchronize()
+    print(f"{runs} calls of {len(SPECS)} ops ran, forward and backward")
 
 
 if __name__ == "__main__":
