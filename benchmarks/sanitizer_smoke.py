@@ -1,4 +1,4 @@
-"""Every op once, forward and backward, on its smallest samples: what compute-sanitizer watches in benchmarks/gpu_run.sh.
+"""Every op once, forward and backward, on small samples: what compute-sanitizer watches in benchmarks/gpu_run.sh.
 
 `python benchmarks/sanitizer_smoke.py [DEVICE]`; the ops and samples are those of tests/specs.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import torch
 from specs import SPECS
