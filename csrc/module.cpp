@@ -1,11 +1,12 @@
-// The Python module d2lkernels._C. Loading it registers the ops (registration.cpp); no op goes through it. It tells
-// what only the compiled library knows and holds the run-time switches.
+// The Python module d2lkernels._C. Loading it registers the ops (registration.cpp). It tells what only the compiled
+// library knows, holds the run-time switches, and has short calls of some ops (calls.cpp).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <string>
 
+#include "calls.h"
 #include "common/device.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d_algorithm.h"
@@ -73,6 +74,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv_algorithm", [] { return d2l::cpu::name_of(d2l::cpu::conv2d_algorithm()); });
   m.def("set_conv_algorithm", &set_conv_algorithm);
   m.def("conv2d_algorithms", &conv2d_algorithms);
+  d2l::register_calls(m);
   m.attr("built_with_cuda") = d2l::kBuiltWithCuda;
 #if defined(D2L_EMULATED_LIBRARY)
   m.attr("emulates_cuda") = true;

@@ -2,7 +2,8 @@
 //
 // padding of conv2d is [top, bottom, left, right]. A `window` is [kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w,
 // dilation_h, dilation_w], or empty for adaptive windows; `offsets` are the places of maxima inside their windows
-// (uint8, or int32 where a window can hold more than 256 taps). Derivatives are ops, and differentiable themselves.
+// (uint8, or int32 where a window can hold more than 256 taps). The `seed` of dropout is an int64 number, on the device
+// of the input. Derivatives are ops, and differentiable themselves.
 #include <torch/library.h>
 
 TORCH_LIBRARY(d2lkernels, m) {
@@ -47,4 +48,30 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def(
       "batch_norm_weight_grad(Tensor grad_output, Tensor input, Tensor mean, Tensor var, float eps) "
       "-> (Tensor grad_weight, Tensor grad_bias)");
+
+  m.def("relu(Tensor input) -> Tensor");
+  m.def("sigmoid(Tensor input) -> Tensor");
+  m.def("tanh(Tensor input) -> Tensor");
+  m.def("relu_input_grad(Tensor grad_output, Tensor output) -> Tensor");
+  m.def("sigmoid_input_grad(Tensor grad_output, Tensor output) -> Tensor");
+  m.def("tanh_input_grad(Tensor grad_output, Tensor output) -> Tensor");
+  m.def("bias_grad(Tensor grad_output) -> Tensor");
+  m.def(
+      "activation_bias_grad(Tensor grad_output, Tensor output, str activation) -> (Tensor grad_pre, Tensor grad_bias)");
+
+  m.def("softmax(Tensor input, int dim) -> Tensor");
+  m.def("log_softmax(Tensor input, int dim) -> Tensor");
+  m.def("softmax_input_grad(Tensor grad_output, Tensor output, int dim) -> Tensor");
+  m.def("log_softmax_input_grad(Tensor grad_output, Tensor output, int dim) -> Tensor");
+  m.def(
+      "cross_entropy(Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index, "
+      "float label_smoothing) -> (Tensor loss, Tensor statistics, Tensor total_weight)");
+  m.def(
+      "cross_entropy_input_grad(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, Tensor statistics, "
+      "Tensor total_weight, str reduction, int ignore_index, float label_smoothing) -> Tensor");
+
+  m.def("mse_loss(Tensor input, Tensor target, str reduction) -> Tensor");
+  m.def("mse_loss_input_grad(Tensor grad_output, Tensor input, Tensor target, str reduction) -> Tensor");
+
+  m.def("dropout(Tensor input, Tensor seed, float p) -> Tensor");
 }

@@ -112,6 +112,7 @@ class OpSpec:
         is_linear: linear in each tensor, or has a majorant (else it selects some of its inputs): see :func:`magnitude`.
         majorant: for what is neither linear nor selects: a function with the same signature whose values, and whose
             gradients for the absolute grad_output, are those of the op without cancellation.
+        keeps_memory_format: whether the output is channels_last if an input is.
         uses_float32_precision: whether TF32 (CUDA, torch.backends.cudnn.conv.fp32_precision) or Winograd (CPU,
             config.set_conv_algorithm) may apply.
     """
@@ -127,6 +128,7 @@ class OpSpec:
     strategy: Any = None
     is_linear: bool = True
     majorant: Callable[..., Any] | None = None
+    keeps_memory_format: bool = True
     uses_float32_precision: bool = False
     dtypes: tuple[torch.dtype, ...] = DTYPES
 
@@ -196,8 +198,19 @@ def devices() -> list[Device]:
 
 
 def call(function: Callable, tensors: Sequence[Tensor | None], arguments: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """The outputs as a tuple."""
-    outputs = function(*tensors, **arguments)
+    """The outputs as a tuple.
+
+    Arguments that are tensors (targets, weights of classes) follow the first tensor: to its device, and to its dtype if
+    they are no integers.
+    """
+    first = tensors[0]
+    options = {
+        name: value.to(first.device, first.dtype if value.is_floating_point() else value.dtype)
+        if isinstance(value, Tensor) and first is not None
+        else value
+        for name, value in arguments.items()
+    }
+    outputs = function(*tensors, **options)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 

@@ -193,3 +193,70 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
             output = output * weight[c]
         channels.append(output if bias is None else output + bias[c])
     return torch.stack(channels, 1)
+
+
+# ---- activations, softmax, losses ------------------------------------------------------------------------------------
+
+
+def relu(input):
+    return torch.where(input < 0, 0.0, input)
+
+
+def sigmoid(input):
+    e = torch.exp(-input.abs())
+    return torch.where(input < 0, e, 1.0) / (1 + e)
+
+
+def tanh(input):
+    m = torch.expm1(-2 * input.abs())
+    return torch.copysign(-m / (2 + m), input)
+
+
+def softmax(input, dim):
+    e = torch.exp(input - input.amax(dim, keepdim=True))
+    return e / e.sum(dim, keepdim=True)
+
+
+def log_softmax(input, dim):
+    distance = input - input.amax(dim, keepdim=True)
+    return distance - distance.exp().sum(dim, keepdim=True).log()
+
+
+def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+    if input.dim() == 1:
+        input, target = input[None], target[None]
+        losses = cross_entropy(input, target, weight, ignore_index, "none", label_smoothing)
+        return losses[0] if reduction == "none" else _reduced(losses, target, weight, ignore_index, reduction)
+    classes = input.shape[1]
+    weights = torch.ones(classes, dtype=input.dtype) if weight is None else weight.to(input.dtype)
+    if target.is_floating_point():
+        wanted = target.to(input.dtype) * (1 - label_smoothing) + label_smoothing / classes
+    else:
+        hot = (target.unsqueeze(1) == torch.arange(classes).view(-1, *(1 for _ in input.shape[2:]))).to(input.dtype)
+        wanted = (hot * (1 - label_smoothing) + label_smoothing / classes) * (target != ignore_index).unsqueeze(1)
+    scaled = wanted * weights.view(-1, *(1 for _ in input.shape[2:]))
+    losses = -torch.where(scaled == 0, 0.0, log_softmax(input, 1) * scaled).sum(1)
+    return _reduced(losses, target, weight, ignore_index, reduction)
+
+
+def _reduced(losses, target, weight, ignore_index, reduction):
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    if target.is_floating_point():
+        return losses.mean()
+    counts = target != ignore_index
+    weights = counts.to(losses.dtype) if weight is None else weight.to(losses.dtype)[target.clamp(min=0)] * counts
+    return losses.sum() / weights.sum()
+
+
+def mse_loss(input, target, reduction="mean"):
+    losses = (input - target) * (input - target)
+    return losses if reduction == "none" else losses.sum() / (losses.numel() if reduction == "mean" else 1)
+
+
+def dropout(input, p=0.5, training=True):
+    """For probabilities that leave no choice."""
+    assert not training or p in (0, 1)
+    return input * (0.0 if training and p == 1 else 1.0)

@@ -49,12 +49,17 @@ def test_compile(spec, device, sample, dynamic):
 @over(specs=FUNCTIONAL, devices=ONE_PER_TYPE)
 def test_no_recompilation_for_another_batch_size(spec, device):
     sample = spec.tiny[0]
+    if any(isinstance(value, torch.Tensor) for value in sample.arguments.values()):
+        pytest.skip("its targets would have to grow with the batch: see test_losses.py")
     function = _first_output(spec, sample)
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
     first, *rest = sample.make(torch.float32, device.type)
 
     def with_images(count):  # a count that is no other size of the sample: torch.compile takes equal sizes for one
-        return [torch.cat([first] * count)[:count], *rest]
+        return [
+            torch.cat([one] * count)[:count] if one is not None and one.shape == first.shape else one
+            for one in (first, *rest)
+        ]
 
     _values_and_gradients(compiled, with_images(11))
     with torch._dynamo.config.patch(error_on_recompile=True):

@@ -24,11 +24,22 @@ LAYERS = {
     "avg_pool_divisor": lambda nn: nn.AvgPool2d(2, divisor_override=3),
     "adaptive_max_pool": lambda nn: nn.AdaptiveMaxPool2d((3, None)),
     "adaptive_avg_pool": lambda nn: nn.AdaptiveAvgPool2d(2),
+    "relu": lambda nn: nn.ReLU(),
+    "sigmoid": lambda nn: nn.Sigmoid(),
+    "tanh": lambda nn: nn.Tanh(),
+    "softmax": lambda nn: nn.Softmax(dim=-2),
+    "log_softmax": lambda nn: nn.LogSoftmax(dim=0),
+    "dropout": lambda nn: nn.Dropout(0.0),
+    "dropout_in_inference": lambda nn: nn.Dropout(0.5).eval(),
 }
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 
 
-OURS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+OURS = (
+    *(nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.LogSoftmax, nn.CrossEntropyLoss),
+    *(nn.MSELoss, nn.Dropout),
+)
 
 
 def _both(layer):
@@ -82,7 +93,7 @@ def test_submodules_of_torch_nn():
 def test_functional():
     assert nn.functional is F and F is not torch.nn.functional
     assert set(dir(torch.nn.functional)) <= set(dir(F))
-    assert F.relu is torch.nn.functional.relu
+    assert F.gelu is torch.nn.functional.gelu
     for name in F.__all__:
         assert getattr(F, name) is not getattr(torch.nn.functional, name)
         assert getattr(F, name).__module__.startswith("d2lkernels")

@@ -13,4 +13,8 @@ namespace d2l {
 at::Tensor autocast_to_lower_precision(const at::Tensor& tensor, c10::DeviceType device);
 std::optional<at::Tensor> autocast_to_lower_precision(const std::optional<at::Tensor>& tensor, c10::DeviceType device);
 
+// 16-bit tensors become float32, as for the ops that torch does not trust to lower precision.
+at::Tensor autocast_to_float32(const at::Tensor& tensor, c10::DeviceType device);
+std::optional<at::Tensor> autocast_to_float32(const std::optional<at::Tensor>& tensor, c10::DeviceType device);
+
 }  // namespace d2l

@@ -19,7 +19,7 @@ namespace d2l {
 // Order of the axes in memory, outermost first. Tensors handed to kernels are dense in one of these.
 enum class Layout { nchw, nhwc };
 
-// What is applied to each element of a result.
+// What is applied to each element of a result: max(x, 0), 1 / (1 + exp(-x)), tanh(x). Their derivatives follow from it.
 enum class Activation { none, relu, sigmoid, tanh };
 
 // Cross-correlation: output[n,k,p,q] = bias[k] + sum_{c,r,s} weight[k,c,r,s]
@@ -89,5 +89,33 @@ struct BatchNormShape {
 
   D2L_HOST_DEVICE int64_t values() const { return N * pixels; }
 };
+
+// The gradient of a bias that was added to each channel of maps (of any rank, i runs over the pixels):
+// grad_bias[c] = sum_{n,i} grad_pre[n,c,i], with grad_pre = grad_output * the derivative of the activation after it.
+struct BiasGradShape {
+  int64_t N, C, pixels;
+};
+
+// Softmax over the middle axis: output[n,c,i] = exp(input[n,c,i]) / sum_c exp(input[n,c,i]). `inner` elements lie
+// between neighbours along that axis.
+struct SoftmaxShape {
+  int64_t outer, C, inner;
+
+  D2L_HOST_DEVICE int64_t rows() const { return outer * inner; }
+};
+
+// Cross-entropy of maps (N, C, pixels) and class indices t (N, pixels), with s = label_smoothing and weights w (or 1):
+//   loss[n,i] = -sum_c q_c log softmax(input)[n,c,i],  q_c = (1 - s) w_t [c = t] + s / C w_c,
+// and 0 where the target is ignore_index. What is ignored has no weight in a mean; otherwise it is w_t.
+struct CrossEntropyShape {
+  int64_t N, C, pixels;
+  int64_t ignore_index;
+  double label_smoothing;
+
+  D2L_HOST_DEVICE int64_t rows() const { return N * pixels; }
+};
+
+// How the losses of elements become one.
+enum class Reduction { none, mean, sum };
 
 }  // namespace d2l

@@ -9,6 +9,8 @@ from typing import Any
 import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
+from .activations import *  # noqa: F403
+from .losses import *  # noqa: F403
 from .modules import *  # noqa: F403
 
 # torch.nn's star brought torch's submodules along: `functional` becomes ours, `modules` (just imported) torch's again.

@@ -1,9 +1,13 @@
 """The ops, with the signatures of torch.nn.functional."""
 
 from . import _vmap
+from .activation import relu, sigmoid, tanh
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from .dropout import dropout
+from .loss import cross_entropy, mse_loss
 from .normalization import batch_norm
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from .softmax import log_softmax, softmax
 
 _vmap.register()
 
@@ -15,5 +19,13 @@ __all__ = [
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "cross_entropy",
+    "dropout",
+    "log_softmax",
     "max_pool2d",
+    "mse_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
 ]

@@ -1,7 +1,8 @@
-"""vmap rules: each op handles a batch of problems in one call.
+"""vmap rules: each op handles a batch of problems in one call (losses: in one call each).
 
-A pooling op takes the batch as more images, batch normalisation as more channels. A convolution whose tensors are both
-batched takes it as more groups; with one batched tensor, as more images or more channels of that tensor.
+A pooling op takes the batch as more images, batch normalisation as more channels, an activation as more elements. A
+convolution whose tensors are both batched takes it as more groups; with one batched tensor, as more images or more
+channels of that tensor.
 """
 
 from __future__ import annotations
@@ -35,8 +36,22 @@ def register() -> None:
         (ops.batch_norm_infer, 1, 4),
         (ops.batch_norm_train_grad, 2, 3),
         (ops.batch_norm_weight_grad, 2, 2),
+        (ops.bias_grad, 1, 0),
+        (ops.activation_bias_grad, 2, 0),
     ):
         rule(op.default, _channels_rule(op.default, maps, parameters))
+    for op in (ops.relu, ops.sigmoid, ops.tanh, ops.relu_input_grad, ops.sigmoid_input_grad, ops.tanh_input_grad):
+        rule(op.default, _elements_rule(op.default))
+    for op in (ops.softmax, ops.log_softmax, ops.softmax_input_grad, ops.log_softmax_input_grad):
+        rule(op.default, _axis_rule(op.default))
+    rule("d2lkernels::dropout", _dropout)
+    for op, tensors in (
+        (ops.cross_entropy, 3),
+        (ops.cross_entropy_input_grad, 6),
+        (ops.mse_loss, 2),
+        (ops.mse_loss_input_grad, 3),
+    ):
+        rule(op.default, _one_by_one_rule(op.default, tensors))
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -82,11 +97,66 @@ def _channels_rule(op, maps: int, parameters: int):
         ]
         outputs = op(*folded, *args[maps + parameters :])
         if isinstance(outputs, Tensor):
-            return _from_channels(outputs, size, 1), 0
+            return _from_channels(outputs, size, 1 if outputs.dim() > 1 else 0), 0
         unfolded = tuple(_from_channels(one, size, 1 if one.dim() > 1 else 0) for one in outputs)
         return unfolded, (0,) * len(unfolded)
 
     return rule
+
+
+def _fronts(info, in_dims, tensors) -> list[Tensor]:
+    return [_front(tensor, dim, info.batch_size) for tensor, dim in zip(tensors, in_dims, strict=False)]
+
+
+def _elements_rule(op):
+    """To an op that treats its elements alike, a batch is more of them."""
+
+    def rule(info, in_dims, *tensors):
+        return op(*_fronts(info, in_dims, tensors)), 0
+
+    return rule
+
+
+def _axis_rule(op):
+    """For ops along one axis, which comes last: the batch is one more of the other axes."""
+
+    def rule(info, in_dims, *args):
+        *tensors, dim = args
+        batched = _fronts(info, in_dims, tensors)
+        if batched[0].dim() == 1:  # numbers, which have an axis of length 1
+            return op(*(tensor.unsqueeze(1) for tensor in batched), 1).squeeze(1), 0
+        return op(*batched, dim if dim < 0 else dim + 1), 0
+
+    return rule
+
+
+def _one_by_one_rule(op, tensors: int):
+    """One call for each problem, where a larger one of the same kind would mix them: a mean, a weight per class."""
+
+    def rule(info, in_dims, *args):
+        def problem(i: int) -> list:
+            return [
+                arg if dim is None or arg is None else arg.select(dim, i)
+                for arg, dim in zip(args[:tensors], in_dims, strict=False)
+            ]
+
+        results = [op(*problem(i), *args[tensors:]) for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+    return rule
+
+
+def _dropout(info, in_dims, input, seed, p):
+    """Places count within a problem: the factors are those of one, or of each with a seed of its own."""
+    op = torch.ops.d2lkernels.dropout.default
+    input_dim, seed_dim = in_dims[:2]
+    batched = _front(input, input_dim, info.batch_size)
+    ones = torch.ones_like(batched[0])
+    if seed_dim is None:
+        return batched * op(ones, seed, p), 0
+    return batched * torch.stack([op(ones, one, p) for one in seed.unbind(seed_dim)]), 0
 
 
 # Channels are laid out as (groups, channels of a group). A batch goes in front of the channels of a group, except where

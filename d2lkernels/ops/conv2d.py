@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import bilinear_function, needs_python_autograd
 from ._arguments import check_devices_when_compiling, check_map_rank, check_tensor, pair
 
@@ -72,6 +74,10 @@ def conv2d(
     Convolutions on SIMD Architectures*, SC 2018 (CPU); implicit GEMM after Chetlur et al., *cuDNN: Efficient Primitives
     for Deep Learning*, 2014 (CUDA).
     """
+    if not is_dynamo_compiling():
+        output = _C.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        if output is not None:
+            return output
     check_tensor("conv2d", "input", input)
     check_tensor("conv2d", "weight", weight)
     if bias is not None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import linear_function, needs_python_autograd
 from ._arguments import check_map_rank, check_tensor, pair
 
@@ -63,6 +65,10 @@ def max_pool2d(
                  [7., 8.]]])
     """
     op = "max_pool2d"
+    if not return_indices and not is_dynamo_compiling():
+        output = _C.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode)
+        if output is not None:
+            return output
     check_tensor(op, "input", input)
     check_map_rank(op, input)
     kernel_size = pair(op, "kernel_size", kernel_size)

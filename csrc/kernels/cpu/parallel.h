@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace d2l::cpu {
 
@@ -18,8 +19,13 @@ int64_t max_threads();
 // parallel_for(begin, end, grain, [&](int64_t b, int64_t e) { ... });
 template <typename Function>
 inline void parallel_for(int64_t begin, int64_t end, int64_t grain, Function&& function) {
+  if (begin < end && end - begin <= grain) {
+    function(begin, end);  // small problems need not ask the threads
+    return;
+  }
+  using Callable = std::remove_reference_t<Function>;
   run_parallel(
-      begin, end, grain, [](void* context, int64_t b, int64_t e) { (*static_cast<Function*>(context))(b, e); },
+      begin, end, grain, [](void* context, int64_t b, int64_t e) { (*static_cast<Callable*>(context))(b, e); },
       const_cast<void*>(static_cast<const void*>(&function)));
 }
 

@@ -1,0 +1,226 @@
+// The short way from Python to an op. torch.ops parses arguments by the schema and boxes them, which for a tiny tensor
+// costs more than the rest of the call; here they are read as they are, and the op is called through the dispatcher as
+// everywhere else, so that autograd, autocast and every mode that works below Python see it.
+//
+// A function returns None for whatever it does not know: subclasses of Tensor, modes and transforms of torch.func, a
+// level of forward-mode AD, tracing, unusual arguments. The wrappers in d2lkernels.ops then go the general way, which
+// also words the errors.
+#include "calls.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <pybind11/gil.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/forward_grad.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+
+#include <array>
+#include <optional>
+#include <string_view>
+#include <tuple>
+
+#include "common/autograd.h"
+
+namespace d2l {
+namespace {
+
+using at::IntArrayRef;
+using at::Tensor;
+
+bool is_plain_context() {
+  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
+  return !at::impl::torch_function_mode_enabled() && !torch::jit::tracer::isTracing() &&
+         !included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) &&
+         !included.has(c10::DispatchKey::FuncTorchDynamicLayerBackMode) &&
+         torch::autograd::ForwardADLevel::try_get_by_idx(0) == nullptr;
+}
+
+bool is_plain(PyObject* object) { return THPVariable_CheckTypeExact(Py_TYPE(object)); }
+
+bool read(PyObject* object, int64_t& value) {
+  if (!PyLong_CheckExact(object)) return false;
+  int overflow = 0;
+  value = PyLong_AsLongLongAndOverflow(object, &overflow);
+  return overflow == 0;
+}
+
+// Of text that Python keeps as long as the argument.
+bool read(PyObject* object, std::string_view& text) {
+  if (!PyUnicode_CheckExact(object)) return false;
+  Py_ssize_t size;
+  const char* const data = PyUnicode_AsUTF8AndSize(object, &size);
+  if (data == nullptr) throw python_error();
+  text = {data, static_cast<size_t>(size)};
+  return true;
+}
+
+// One int for both axes, or a tuple of two.
+bool read(PyObject* object, std::array<int64_t, 2>& pair) {
+  if (PyTuple_CheckExact(object)) {
+    return PyTuple_GET_SIZE(object) == 2 && read(PyTuple_GET_ITEM(object, 0), pair[0]) &&
+           read(PyTuple_GET_ITEM(object, 1), pair[1]);
+  }
+  if (!read(object, pair[0])) return false;
+  pair[1] = pair[0];
+  return true;
+}
+
+// Runs the call without the interpreter's lock.
+template <typename Call>
+PyObject* result_of(Call&& call) {
+  Tensor output;
+  {
+    const pybind11::gil_scoped_release no_lock;
+    output = call();
+  }
+  return THPVariable_Wrap(std::move(output));
+}
+
+using Unary = c10::TypedOperatorHandle<Tensor(const Tensor&)>;
+
+PyObject* call_unary(const Unary& op, PyObject* input) {
+  HANDLE_TH_ERRORS
+  if (!is_plain_context() || !is_plain(input)) Py_RETURN_NONE;
+  const Tensor& x = THPVariable_Unpack(input);
+  return result_of([&] { return op.call(x); });
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* relu(PyObject*, PyObject* input) {
+  static const Unary op = find_op<Tensor(const Tensor&)>("d2lkernels::relu");
+  return call_unary(op, input);
+}
+
+PyObject* sigmoid(PyObject*, PyObject* input) {
+  static const Unary op = find_op<Tensor(const Tensor&)>("d2lkernels::sigmoid");
+  return call_unary(op, input);
+}
+
+PyObject* tanh(PyObject*, PyObject* input) {
+  static const Unary op = find_op<Tensor(const Tensor&)>("d2lkernels::tanh");
+  return call_unary(op, input);
+}
+
+// input, dim
+using AlongAxis = c10::TypedOperatorHandle<Tensor(const Tensor&, int64_t)>;
+
+PyObject* call_along_axis(const AlongAxis& op, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  int64_t dim;
+  if (count != 2 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], dim)) Py_RETURN_NONE;
+  const Tensor& x = THPVariable_Unpack(arguments[0]);
+  return result_of([&] { return op.call(x, dim); });
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* softmax(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  static const AlongAxis op = find_op<Tensor(const Tensor&, int64_t)>("d2lkernels::softmax");
+  return call_along_axis(op, arguments, count);
+}
+
+PyObject* log_softmax(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  static const AlongAxis op = find_op<Tensor(const Tensor&, int64_t)>("d2lkernels::log_softmax");
+  return call_along_axis(op, arguments, count);
+}
+
+// input, target, weight, reduction, ignore_index, label_smoothing; class indices only
+PyObject* cross_entropy(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op =
+      find_op<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const std::optional<Tensor>&,
+                                                 std::string_view, int64_t, double)>("d2lkernels::cross_entropy");
+  std::string_view reduction;
+  int64_t ignore_index;
+  if (count != 6 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], reduction) ||
+      !read(arguments[4], ignore_index) || !PyFloat_CheckExact(arguments[5])) {
+    Py_RETURN_NONE;
+  }
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &target = THPVariable_Unpack(arguments[1]);
+  if (target.scalar_type() != at::kLong) Py_RETURN_NONE;
+  const auto weight = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
+  const double label_smoothing = PyFloat_AS_DOUBLE(arguments[5]);
+  return result_of(
+      [&] { return std::get<0>(op.call(input, target, weight, reduction, ignore_index, label_smoothing)); });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, target, reduction
+PyObject* mse_loss(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, std::string_view)>("d2lkernels::mse_loss");
+  std::string_view reduction;
+  if (count != 3 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !read(arguments[2], reduction)) {
+    Py_RETURN_NONE;
+  }
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &target = THPVariable_Unpack(arguments[1]);
+  if (!input.sizes().equals(target.sizes())) Py_RETURN_NONE;
+  return result_of([&] { return op.call(input, target, reduction); });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, weight, bias, stride, padding, dilation, groups
+PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, IntArrayRef,
+                                        IntArrayRef, IntArrayRef, int64_t)>("d2lkernels::conv2d");
+  std::array<int64_t, 2> stride, padding, dilation;
+  int64_t groups;
+  if (count != 7 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], stride) ||
+      !read(arguments[4], padding) || !read(arguments[5], dilation) || !read(arguments[6], groups)) {
+    Py_RETURN_NONE;
+  }
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
+  if (input.dim() != 4) Py_RETURN_NONE;
+  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
+  const std::array<int64_t, 4> pads{padding[0], padding[0], padding[1], padding[1]};
+  return result_of([&] { return op.call(input, weight, bias, stride, pads, dilation, groups); });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, kernel_size, stride or None, padding, dilation, ceil_mode
+PyObject* max_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op = find_op<Tensor(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool)>(
+      "d2lkernels::max_pool2d");
+  std::array<int64_t, 2> kernel_size, stride, padding, dilation;
+  if (count != 6 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], kernel_size) ||
+      !read(arguments[2] == Py_None ? arguments[1] : arguments[2], stride) || !read(arguments[3], padding) ||
+      !read(arguments[4], dilation) || !PyBool_Check(arguments[5])) {
+    Py_RETURN_NONE;
+  }
+  const Tensor& input = THPVariable_Unpack(arguments[0]);
+  if (input.dim() != 4) Py_RETURN_NONE;
+  const bool ceil_mode = arguments[5] == Py_True;
+  return result_of([&] { return op.call(input, kernel_size, stride, padding, dilation, ceil_mode); });
+  END_HANDLE_TH_ERRORS
+}
+
+template <typename Function>
+PyCFunction as_function(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+}  // namespace
+
+void register_calls(pybind11::module_& module) {
+  static PyMethodDef methods[] = {
+      {"relu", relu, METH_O, nullptr},
+      {"sigmoid", sigmoid, METH_O, nullptr},
+      {"tanh", tanh, METH_O, nullptr},
+      {"softmax", as_function(softmax), METH_FASTCALL, nullptr},
+      {"log_softmax", as_function(log_softmax), METH_FASTCALL, nullptr},
+      {"cross_entropy", as_function(cross_entropy), METH_FASTCALL, nullptr},
+      {"mse_loss", as_function(mse_loss), METH_FASTCALL, nullptr},
+      {"conv2d", as_function(conv2d), METH_FASTCALL, nullptr},
+      {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
+      {nullptr, nullptr, 0, nullptr},
+  };
+  if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw pybind11::error_already_set();
+}
+
+}  // namespace d2l

@@ -1,0 +1,177 @@
+// The sums of bias_grad, fused with the derivative of an activation.
+//
+//   grad_pre = grad_output * activation'(output), sums += grad_pre
+//
+// Memory-bound: each tensor is read or written once, in the order in which it lies. Columns are summed kGroup rows at a
+// time, as a tree in registers, into a row of partial sums that stays in the first cache; planes into four registers.
+// Both are emptied into doubles before rounding errors add up.
+#include "kernels/cpu/bias_grad_kernel.h"
+
+#include "kernels/cpu/activation_math.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+namespace {
+
+constexpr int64_t kGroup = 8;             // rows
+constexpr int64_t kGroupsUntilEmpty = 8;  // 64 rows
+constexpr int64_t kVectorsUntilEmpty = 64;
+
+// A full register, or the first `count` lanes of one.
+template <bool kFull, typename T>
+D2L_INLINE vec_t<T> load_lanes(const T* from, int64_t count) {
+  if constexpr (kFull) {
+    return load(from);
+  } else {
+    return load_partial(from, count);
+  }
+}
+
+// The derivative at one place, written where there is an activation; lanes beyond `count` are zero.
+template <Activation kActivation, bool kFull, typename T>
+D2L_INLINE vec_t<T> gradient_at(const T* grad_output, const T* output, T* grad_pre, int64_t count) {
+  const vec_t<T> gradient = load_lanes<kFull>(grad_output, count);
+  if constexpr (kActivation == Activation::none) {
+    return gradient;
+  } else {
+    const vec_t<T> result = activation_gradient<kActivation, T>(gradient, load_lanes<kFull>(output, count));
+    if constexpr (kFull) {
+      store(grad_pre, result);
+    } else {
+      store_partial(grad_pre, result, count);
+    }
+    return result;
+  }
+}
+
+// `kRows` rows of one register, as a tree.
+template <Activation kActivation, bool kFull, int64_t kRows, typename T>
+D2L_INLINE vec_t<T> sum_rows(int64_t stride, const T* grad_output, const T* output, T* grad_pre, int64_t count) {
+  if constexpr (kRows == 1) {
+    return gradient_at<kActivation, kFull>(grad_output, output, grad_pre, count);
+  } else {
+    constexpr int64_t kHalf = kRows / 2;
+    const vec_t<T> first = sum_rows<kActivation, kFull, kHalf>(stride, grad_output, output, grad_pre, count);
+    const int64_t step = kHalf * stride;
+    if constexpr (kActivation == Activation::none) {
+      return first + sum_rows<kActivation, kFull, kHalf>(stride, grad_output + step, output, grad_pre, count);
+    } else {
+      return first +
+             sum_rows<kActivation, kFull, kHalf>(stride, grad_output + step, output + step, grad_pre + step, count);
+    }
+  }
+}
+
+template <Activation kActivation, int64_t kRows, typename T>
+D2L_INLINE void add_rows(int64_t width, const T* grad_output, const T* output, T* grad_pre, T* sums) {
+  constexpr bool kReadsOutput = kActivation != Activation::none;
+  const int64_t whole = width / kLanes<T> * kLanes<T>;
+  for (int64_t j = 0; j < whole; j += kLanes<T>) {
+    const int64_t k = kReadsOutput ? j : 0;
+    store(sums + j, load(sums + j) + sum_rows<kActivation, true, kRows>(width, grad_output + j, output + k,
+                                                                        grad_pre + k, kLanes<T>));
+  }
+  if (whole < width) {
+    const int64_t k = kReadsOutput ? whole : 0, count = width - whole;
+    const vec_t<T> more =
+        sum_rows<kActivation, false, kRows>(width, grad_output + whole, output + k, grad_pre + k, count);
+    store_partial(sums + whole, load_partial(sums + whole, count) + more, count);
+  }
+}
+
+template <typename T>
+D2L_INLINE void empty(int64_t width, T* from, double* to) {
+  for (int64_t j = 0; j < width; ++j) {
+    to[j] += static_cast<double>(from[j]);
+    from[j] = 0;
+  }
+}
+
+template <typename T>
+D2L_INLINE void columns_of(Activation activation, const BiasColumns& columns, const T* grad_output, const T* output,
+                           T* grad_pre, T* scratch, double* sums) {
+  const int64_t width = columns.width;
+  for (int64_t j = 0; j < width; ++j) sums[j] = 0, scratch[j] = 0;
+  visit_activation(activation, [&](auto constant) D2L_INLINE_LAMBDA {
+    constexpr Activation kActivation = decltype(constant)::value;
+    const auto advance = [&](int64_t rows) D2L_INLINE_LAMBDA {
+      grad_output += rows * width;
+      if constexpr (kActivation != Activation::none) output += rows * width, grad_pre += rows * width;
+    };
+    int64_t row = 0, groups = 0;
+    for (; row + kGroup <= columns.rows; row += kGroup) {
+      add_rows<kActivation, kGroup>(width, grad_output, output, grad_pre, scratch);
+      advance(kGroup);
+      if (++groups % kGroupsUntilEmpty == 0) empty(width, scratch, sums);
+    }
+    for (; row < columns.rows; ++row) {
+      add_rows<kActivation, 1>(width, grad_output, output, grad_pre, scratch);
+      advance(1);
+    }
+    empty(width, scratch, sums);
+  });
+}
+
+template <typename T>
+D2L_INLINE double sum_of_lanes(vec_t<T> values) {
+  double sum = 0;
+  for (int lane = 0; lane < kLanes<T>; ++lane) sum += static_cast<double>(values[lane]);
+  return sum;
+}
+
+template <typename T>
+D2L_INLINE void planes_of(Activation activation, const BiasPlanes& planes, const T* grad_output, const T* output,
+                          T* grad_pre, double* sum) {
+  constexpr int64_t kUnroll = 4;
+  visit_activation(activation, [&](auto constant) D2L_INLINE_LAMBDA {
+    constexpr Activation kActivation = decltype(constant)::value;
+    constexpr bool kReadsOutput = kActivation != Activation::none;
+    vec_t<T> sums[kUnroll] = {};
+    int64_t vectors = 0;
+    double total = 0;
+    const auto empty_sums = [&]() D2L_INLINE_LAMBDA {
+      total += sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+      for (auto& one : sums) one = vec_t<T>{};
+      vectors = 0;
+    };
+    for (int64_t plane = 0; plane < planes.planes; ++plane) {
+      const int64_t begin = plane * planes.stride;
+      int64_t i = 0;
+      for (; i + kUnroll * kLanes<T> <= planes.pixels; i += kUnroll * kLanes<T>) {
+        for (int64_t u = 0; u < kUnroll; ++u) {
+          const int64_t at = begin + i + u * kLanes<T>, k = kReadsOutput ? at : 0;
+          sums[u] += gradient_at<kActivation, true>(grad_output + at, output + k, grad_pre + k, kLanes<T>);
+        }
+        if (++vectors == kVectorsUntilEmpty) empty_sums();
+      }
+      for (; i + kLanes<T> <= planes.pixels; i += kLanes<T>, ++vectors) {
+        const int64_t at = begin + i, k = kReadsOutput ? at : 0;
+        sums[0] += gradient_at<kActivation, true>(grad_output + at, output + k, grad_pre + k, kLanes<T>);
+      }
+      if (i < planes.pixels) {
+        const int64_t at = begin + i, k = kReadsOutput ? at : 0;
+        sums[1] += gradient_at<kActivation, false>(grad_output + at, output + k, grad_pre + k, planes.pixels - i);
+        ++vectors;
+      }
+      if (vectors >= kVectorsUntilEmpty) empty_sums();
+    }
+    empty_sums();
+    *sum = total;
+  });
+}
+
+}  // namespace
+
+#define D2L_BIAS_GRAD_KERNELS_FOR(T)                                                                               \
+  void bias_grad_columns(Activation activation, const BiasColumns& columns, const T* grad_output, const T* output, \
+                         T* grad_pre, T* scratch, double* sums) {                                                  \
+    columns_of(activation, columns, grad_output, output, grad_pre, scratch, sums);                                 \
+  }                                                                                                                \
+  void bias_grad_planes(Activation activation, const BiasPlanes& planes, const T* grad_output, const T* output,    \
+                        T* grad_pre, double* sum) {                                                                \
+    planes_of(activation, planes, grad_output, output, grad_pre, sum);                                             \
+  }
+
+D2L_BIAS_GRAD_KERNELS_FOR(float)
+D2L_BIAS_GRAD_KERNELS_FOR(double)
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,73 @@
+#include "kernels/cpu/cross_entropy.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/cross_entropy_kernel.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/workspace.h"
+
+namespace d2l::cpu {
+
+namespace {
+
+constexpr int64_t kElementsPerTask = 8192;  // fewer are not worth a thread
+constexpr int64_t kRowsPerPart = 256;       // whose losses are summed in order
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <typename T>
+T total_of(const CrossEntropyShape& shape, const T* weight) {
+  if (weight == nullptr) return static_cast<T>(shape.C);
+  double total = 0;
+  for (int64_t c = 0; c < shape.C; ++c) total += static_cast<double>(weight[c]);
+  return static_cast<T>(total);
+}
+
+}  // namespace
+
+template <typename T>
+CrossEntropySums cross_entropy(const CrossEntropyShape& shape, const T* input, const int64_t* target, const T* weight,
+                               T* losses, T* statistics) {
+  const T total = total_of(shape, weight);
+  const int64_t parts = ceil_div(shape.rows(), kRowsPerPart);
+  auto* const sums = static_cast<CrossEntropySums*>(
+      workspace(Workspace::call, parts * static_cast<int64_t>(sizeof(CrossEntropySums))));
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (kRowsPerPart * shape.C));
+  parallel_for(0, parts, grain, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part) {
+      const int64_t begin = part * kRowsPerPart, end = std::min(shape.rows(), begin + kRowsPerPart);
+      D2L_CALL_BEST(cross_entropy_rows, shape, begin, end, input, target, weight, total, losses, statistics,
+                    sums + part);
+    }
+  });
+  CrossEntropySums result{0, 0, -1};
+  for (int64_t part = 0; part < parts; ++part) {
+    result.loss += sums[part].loss;
+    result.weight += sums[part].weight;
+    if (result.row_out_of_range < 0) result.row_out_of_range = sums[part].row_out_of_range;
+  }
+  return result;
+}
+
+template <typename T>
+void cross_entropy_input_grad(const CrossEntropyShape& shape, const T* grad_output, int64_t grad_stride, T scale,
+                              const T* input, const int64_t* target, const T* weight, const T* statistics,
+                              T* grad_input) {
+  const T total = total_of(shape, weight);
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / shape.C);
+  parallel_for(0, shape.rows(), grain, [&](int64_t begin, int64_t end) {
+    D2L_CALL_BEST(cross_entropy_grad_rows, shape, begin, end, grad_output, grad_stride, scale, input, target, weight,
+                  total, statistics, grad_input);
+  });
+}
+
+template CrossEntropySums cross_entropy<float>(const CrossEntropyShape&, const float*, const int64_t*, const float*,
+                                               float*, float*);
+template CrossEntropySums cross_entropy<double>(const CrossEntropyShape&, const double*, const int64_t*, const double*,
+                                                double*, double*);
+template void cross_entropy_input_grad<float>(const CrossEntropyShape&, const float*, int64_t, float, const float*,
+                                              const int64_t*, const float*, const float*, float*);
+template void cross_entropy_input_grad<double>(const CrossEntropyShape&, const double*, int64_t, double, const double*,
+                                               const int64_t*, const double*, const double*, double*);
+
+}  // namespace d2l::cpu
