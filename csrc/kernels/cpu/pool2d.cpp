@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d_tables.h"
+#include "kernels/cpu/pool2d_tiles.h"
 
 namespace d2l::cpu {
 
@@ -61,6 +62,30 @@ Pool2dNchw backward_nchw(const Pool2dShape& shape, const AxisTable& rows) {
 void set_bands(Pool2dNchw& work, int64_t bytes_per_item_row) {
   work.band_rows = std::clamp<int64_t>(kScratchBytes / bytes_per_item_row, 1, work.rows);
   work.bands = ceil_div(work.rows, work.band_rows);
+}
+
+// Lanes of T in a register whose lanes can be moved about, else 0.
+template <typename T>
+int64_t movable_lanes() {
+  switch (capability()) {
+    case Capability::avx512:
+      return 64 / static_cast<int64_t>(sizeof(T));
+    case Capability::avx2:
+      return 32 / static_cast<int64_t>(sizeof(T));
+    case Capability::baseline:
+      break;
+  }
+  return 0;
+}
+
+// Calls write(tiles, units) for all rows of windows if these lie side by side and that makes it fast.
+template <typename T, typename Write>
+bool write_tiles(const Pool2dShape& shape, Layout layout, Write&& write) {
+  if (!Tiles::cover(shape)) return false;
+  const Tiles tiles(shape, layout == Layout::nhwc ? shape.C : 1, movable_lanes<T>());
+  if (!tiles.is_fast()) return false;
+  parallel_units(tiles.view().units, elements_of(shape), [&](Span units) { write(tiles.view(), units); });
+  return true;
 }
 
 // Where an offset points to. Outside the map for a window that has no tap inside.
@@ -311,6 +336,11 @@ template <typename T, typename Offset>
 void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, const Offset* offsets,
                            T* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
+  if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
+        D2L_CALL_BEST(max_pool2d_input_grad_tiles, work, grad_output, offsets, grad_input, units);
+      })) {
+    return;
+  }
   if (runs_over_channels(shape, layout)) {
     const AxisTable rows = tabulate_covers({shape, true}, 1, [&](int64_t, int64_t tap) { return tap * shape.S; });
     const AxisTable columns = tabulate_covers({shape, false}, shape.C, [](int64_t, int64_t tap) { return tap; });
@@ -362,8 +392,13 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
 template <typename T>
 void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, T* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
-  if (!runs_over_channels(shape, layout)) return avg_pool2d_input_grad_in_nchw(shape, grad_output, grad_input);
   const T uniform_size = Divisors<T>(shape).view().uniform;
+  if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
+        D2L_CALL_BEST(avg_pool2d_input_grad_tiles, work, uniform_size, grad_output, grad_input, units);
+      })) {
+    return;
+  }
+  if (!runs_over_channels(shape, layout)) return avg_pool2d_input_grad_in_nchw(shape, grad_output, grad_input);
   const PoolAxis vertical{shape, true};
   const PoolAxis horizontal{shape, false};
   const AxisTable rows = tabulate_covers(vertical, 1, [&](int64_t p, int64_t) { return vertical.divisor(p); });

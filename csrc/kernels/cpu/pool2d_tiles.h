@@ -1,0 +1,65 @@
+// Windows that lie side by side, as the kernels of pool2d_tiles_kernel.cpp take them.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/pool2d_tiles_kernel.h"
+
+namespace d2l::cpu {
+
+class Tiles {
+ public:
+  // `channels` of a pixel that lie side by side; `lanes` of a register, or 0 where lanes cannot be moved about.
+  Tiles(const Pool2dShape& shape, int64_t channels, int64_t lanes) {
+    work_ = {shape.P, shape.Q, shape.H, shape.W, shape.R, shape.S, channels, shape.N * shape.C / channels * shape.P,
+             nullptr, nullptr, nullptr};
+    if (channels < lanes && shape.S <= 256 && tabulate(lanes)) {
+      work_.first = first_.data(), work_.sources = sources_.data(), work_.taps = taps_.data();
+    }
+  }
+
+  // Whether windows lie like that: none overlaps, hangs over the edge or has holes. And whether there are any.
+  static bool cover(const Pool2dShape& shape) {
+    if (shape.P == 0 || shape.Q == 0) return false;
+    if (shape.adaptive) return shape.H % shape.P == 0 && shape.W % shape.Q == 0;
+    return shape.stride_h == shape.R && shape.stride_w == shape.S && shape.pad_h == 0 && shape.pad_w == 0 &&
+           shape.dilation_h == 1 && shape.dilation_w == 1 && shape.P * shape.R <= shape.H &&
+           shape.Q * shape.S <= shape.W;
+  }
+
+  // By lanes, or by channels where there are some.
+  bool is_fast() const { return work_.first != nullptr || work_.channels > 1; }
+  const Pool2dTiles& view() const { return work_; }
+
+ private:
+  // False if a register would have to read from more windows than it holds.
+  bool tabulate(int64_t lanes) {
+    const int64_t C = work_.channels, S = work_.S, used = work_.columns * S * C;
+    const int64_t length = (used + lanes - 1) / lanes * lanes;
+    sources_.resize(static_cast<size_t>(length));
+    taps_.resize(static_cast<size_t>(length));
+    for (int64_t begin = 0; begin < used; begin += lanes) {
+      const auto source = [&](int64_t i) { return i / (S * C) * C + i % C; };
+      const int64_t end = std::min(begin + lanes, used);
+      int64_t low = source(begin), high = low;
+      for (int64_t i = begin; i < end; ++i) {
+        low = std::min(low, source(i));
+        high = std::max(high, source(i));
+      }
+      if (high - low >= lanes) return false;
+      first_.push_back(low);
+      for (int64_t i = begin; i < end; ++i) {
+        sources_[static_cast<size_t>(i)] = static_cast<uint8_t>(source(i) - low);
+        taps_[static_cast<size_t>(i)] = static_cast<uint8_t>(i / C % S);
+      }
+    }
+    return true;
+  }
+
+  Pool2dTiles work_;
+  std::vector<int64_t> first_;
+  std::vector<uint8_t> sources_, taps_;
+};
+
+}  // namespace d2l::cpu

@@ -1,0 +1,37 @@
+// What the launchers hand to the kernels of windows that lie side by side (see pool2d_tiles_kernel.cpp).
+#pragma once
+
+#include "kernels/cpu/pool2d_kernel.h"
+
+namespace d2l::cpu {
+
+// rows x columns windows of R x S pixels each; what they leave at the bottom and on the right belongs to none. NCHW has
+// one channel. A unit of work is one row of windows.
+struct Pool2dTiles {
+  int64_t rows, columns;
+  int64_t source_rows, source_columns;
+  int64_t R, S;
+  int64_t channels;
+  int64_t units;  // in all of the tensor
+  // Null, or for rows of the input in registers: the first window (times channels, plus channel) that each register
+  // reads, and for each lane where its window is from there on, and which tap s of it the lane is. Padded to whole
+  // registers.
+  const int64_t* first;
+  const uint8_t* sources;
+  const uint8_t* taps;
+};
+
+#define D2L_POOL2D_TILES_KERNELS(capability)                                                                          \
+  namespace capability {                                                                                              \
+  template <typename T, typename Offset>                                                                              \
+  void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const T* grad_output, const Offset* offsets,              \
+                                   T* grad_input, Span units);                                                        \
+  template <typename T>                                                                                               \
+  void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, T size, const T* grad_output, T* grad_input, Span units); \
+  }
+
+D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_TILES_KERNELS)
+
+#undef D2L_POOL2D_TILES_KERNELS
+
+}  // namespace d2l::cpu
