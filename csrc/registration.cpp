@@ -39,15 +39,28 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("adaptive_avg_pool2d_input_grad(Tensor grad_output, SymInt[4] input_size) -> Tensor");
 
   m.def(
-      "batch_norm_train(Tensor input, Tensor? weight, Tensor? bias, float eps) "
+      "batch_norm_train(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, float eps, str activation) "
       "-> (Tensor output, Tensor mean, Tensor var)");
-  m.def("batch_norm_infer(Tensor input, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, float eps) -> Tensor");
   m.def(
-      "batch_norm_train_grad(Tensor grad_output, Tensor input, Tensor? weight, Tensor mean, Tensor var, float eps) "
+      "batch_norm_train_update(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, "
+      "Tensor(b!) running_var, Tensor(c!)? num_batches_tracked, float? momentum, float eps, str activation) "
+      "-> (Tensor output, Tensor mean, Tensor var)");
+  m.def(
+      "batch_norm_infer(Tensor input, Tensor? residual, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, "
+      "float eps, str activation) -> Tensor");
+  m.def(
+      "batch_norm_train_grad(Tensor grad_output, Tensor input, Tensor? output, Tensor? weight, Tensor? bias, "
+      "Tensor mean, Tensor var, float eps, str activation) "
       "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
+  m.def(
+      "batch_norm_add_train_grad(Tensor grad_output, Tensor input, Tensor output, Tensor? weight, Tensor? bias, "
+      "Tensor mean, Tensor var, float eps, str activation) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)");
   m.def(
       "batch_norm_weight_grad(Tensor grad_output, Tensor input, Tensor mean, Tensor var, float eps) "
       "-> (Tensor grad_weight, Tensor grad_bias)");
+
+  m.def("add_relu(Tensor input, Tensor other) -> Tensor");
 
   m.def("relu(Tensor input) -> Tensor");
   m.def("sigmoid(Tensor input) -> Tensor");

@@ -22,8 +22,17 @@ CONV = next(one for one in BY_NAME["conv2d"].samples if one.name == "layouts.str
 POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
 NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts.strided")
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
+ADD_NORM = next(one for one in BY_NAME["batch_norm_add_relu"].samples if one.name == "layouts.strided")
+ADD = next(one for one in BY_NAME["add_relu"].samples if one.name == "layouts.strided")
 CASES = {
-    "batch_norm": [_laid_out(NORM, (layout, *[None] * 2, *["contiguous"] * 2)) for layout in LAYOUTS],
+    **{
+        name: [_laid_out(NORM, (layout, *[None] * 2, *["contiguous"] * 2)) for layout in LAYOUTS]
+        for name in ("batch_norm", "batch_norm_relu", "batch_norm_sigmoid")
+    },
+    "batch_norm_add_relu": [
+        _laid_out(ADD_NORM, (layout, layout, *[None] * 2, *["contiguous"] * 2)) for layout in LAYOUTS
+    ],
+    "add_relu": [_laid_out(ADD, (layout, layout)) for layout in LAYOUTS],
     "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{

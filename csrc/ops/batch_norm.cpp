@@ -1,26 +1,17 @@
-// Batch normalisation: checks, allocation, kernels for CPU, CUDA and Meta, autograd.
+// Batch normalisation, alone or fused with a residual and an activation: allocation, kernels for CPU, CUDA and Meta.
+// (Checks are in batch_norm.h, derivatives in batch_norm_autograd.cpp.)
 //
-// The mean and var of batch_norm_train_grad are the statistics of `input`, and its derivatives go through them; those
-// of batch_norm_weight_grad, which serves inference too, are constants. The first derivatives are kernels, and
-// inference is linear; the second derivatives of training are written in torch's own ops.
+// Backward keeps the input, the statistics and, unless the activation is a ReLU of no residual, whose sign the input
+// tells, the output: never what the activation was applied to.
+#include "ops/batch_norm.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mean.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/rsqrt.h>
-#include <ATen/ops/square.h>
-#include <ATen/ops/sub.h>
-#include <ATen/ops/sum.h>
-#include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <vector>
 
-#include "common/autograd.h"
-#include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "kernels/cpu/batch_norm.h"
@@ -29,85 +20,16 @@
 namespace d2l {
 namespace {
 
+using namespace batch_norm;
 using at::Tensor;
 using c10::SymInt;
-using OptionalTensor = std::optional<Tensor>;
+using std::string_view;
 
-constexpr const char* kName = "batch_norm";
 constexpr const char* kTrainGradName = "batch_norm_train_grad";
+constexpr const char* kAddTrainGradName = "batch_norm_add_train_grad";
 constexpr const char* kWeightGradName = "batch_norm_weight_grad";
 
-// ---- checks ----------------------------------------------------------------------------------------------------
-
-void check_map(const char* op, const char* argument, const Tensor& map) {
-  TORCH_CHECK_VALUE(map.dim() >= 2, op, "(): expected ", argument, " to be at least 2-D (N, C, ...), but got a ",
-                    map.dim(), "-D tensor of size ", map.sym_sizes());
-  check_floating(op, argument, map);
-  check_strided(op, argument, map);
-}
-
-// Statistics are float64 unless maps are 16-bit: see kernels/cuda/batch_norm.h.
-at::ScalarType statistics_dtype(const Tensor& input) { return is_16_bit(input) ? at::kFloat : at::kDouble; }
-at::ScalarType compute_dtype(const Tensor& input) {
-  return input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-// One value per channel of `input`. 16-bit maps may have float32 parameters; statistics may be what training returns.
-template <typename Int>
-void check_channels(const char* op, const char* argument, const OptionalTensor& values, const Tensor& input,
-                    bool are_statistics = false) {
-  if (!values.has_value()) {
-    return;
-  }
-  const Int& channels = sizes_of<Int>(input)[1];
-  TORCH_CHECK_VALUE(values->dim() == 1 && sizes_of<Int>(*values)[0] == channels, op, "(): expected ", argument,
-                    " to have size [", channels, "] (one value per channel of input), but got ",
-                    sizes_of<Int>(*values));
-  const auto dtype = values->scalar_type();
-  TORCH_CHECK_TYPE(dtype == input.scalar_type() || (is_16_bit(input) && dtype == at::kFloat) ||
-                       (are_statistics && dtype == statistics_dtype(input)),
-                   op, "(): expected ", argument, " to have the dtype of input (", input.scalar_type(), ")",
-                   is_16_bit(input) ? " or Float" : "", ", but got ", dtype);
-  check_same_device(op, argument, *values, "input", input);
-}
-
-template <typename Int>
-void check_train(const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias) {
-  check_map(kName, "input", input);
-  Int values = sizes_of<Int>(input)[0];
-  for (int64_t axis = 2; axis < input.dim(); ++axis) {
-    values = values * sizes_of<Int>(input)[axis];
-  }
-  TORCH_CHECK_VALUE(values != 1, kName, "(): expected input to have more than one value per channel in training, ",
-                    "but got a tensor of size ", sizes_of<Int>(input));
-  check_channels<Int>(kName, "weight", weight, input);
-  check_channels<Int>(kName, "bias", bias, input);
-}
-
-template <typename Int>
-void check_infer(const Tensor& input, const Tensor& mean, const Tensor& var, const OptionalTensor& weight,
-                 const OptionalTensor& bias) {
-  check_map(kName, "input", input);
-  check_channels<Int>(kName, "running_mean", mean, input, true);
-  check_channels<Int>(kName, "running_var", var, input, true);
-  check_channels<Int>(kName, "weight", weight, input);
-  check_channels<Int>(kName, "bias", bias, input);
-}
-
-template <typename Int>
-void check_gradients(const char* op, const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
-                     const Tensor& mean, const Tensor& var) {
-  check_map(op, "input", input);
-  TORCH_CHECK_VALUE(sizes_of<Int>(grad_output) == sizes_of<Int>(input), op, "(): expected grad_output to have size ",
-                    sizes_of<Int>(input), ", but got ", sizes_of<Int>(grad_output));
-  check_same_dtype(op, "grad_output", grad_output, "input", input);
-  check_same_device(op, "grad_output", grad_output, "input", input);
-  check_channels<Int>(op, "weight", weight, input);
-  check_channels<Int>(op, "mean", mean, input, true);
-  check_channels<Int>(op, "var", var, input, true);
-}
-
-// ---- kernels on CPU and CUDA -----------------------------------------------------------------------------------
+// ---- memory ----------------------------------------------------------------------------------------------------
 
 BatchNormShape shape_of(const Tensor& input) {
   const int64_t N = input.size(0), C = input.size(1);
@@ -117,8 +39,6 @@ BatchNormShape shape_of(const Tensor& input) {
   }
   return {.N = N, .C = C, .pixels = pixels};
 }
-
-at::MemoryFormat format_of(const Tensor& input) { return input.suggest_memory_format(); }
 
 // Of maps of one pixel there is only one layout, and the other kernels need long planes.
 Layout layout_of(const Tensor& input, const BatchNormShape& shape) {
@@ -133,43 +53,16 @@ Tensor empty_channels(const Tensor& input, at::ScalarType dtype) {
   return at::empty({input.size(1)}, input.options().dtype(dtype));
 }
 
-// Statistics as the CPU kernels take them.
-class Doubles {
- public:
-  explicit Doubles(const OptionalTensor& tensor) : given_(tensor.has_value()) {
-    if (!given_) {
-      return;
-    }
-    switch (tensor->scalar_type()) {
-      case at::kDouble:
-        read<double>(*tensor);
-        break;
-      case at::kBFloat16:
-        read<at::BFloat16>(*tensor);
-        break;
-      case at::kHalf:
-        read<at::Half>(*tensor);
-        break;
-      default:
-        read<float>(*tensor);
-    }
-  }
-  const double* get() const { return given_ ? values_.data() : nullptr; }
+// Laid out as the output for `input` is; undefined if there is none.
+Tensor as_map(const OptionalTensor& map, const Tensor& input) {
+  return map.has_value() ? map->contiguous(format_of(input)) : Tensor();
+}
 
- private:
-  template <typename T>
-  void read(const Tensor& tensor) {
-    const T* from = tensor.const_data_ptr<T>();
-    const int64_t stride = tensor.stride(0);
-    values_.resize(static_cast<size_t>(tensor.size(0)));
-    for (size_t i = 0; i < values_.size(); ++i) {
-      values_[i] = static_cast<double>(from[static_cast<int64_t>(i) * stride]);
-    }
-  }
-
-  bool given_;
-  std::vector<double> values_;
-};
+const void* data_of(const Tensor& map) { return map.defined() ? map.const_data_ptr() : nullptr; }
+template <typename T>
+const T* data_of(const Tensor& map) {
+  return map.defined() ? map.const_data_ptr<T>() : nullptr;
+}
 
 // What there is one of per channel, in one dtype. Kept alive by the caller.
 class Channels {
@@ -179,10 +72,10 @@ class Channels {
       values_ = tensor->to(dtype).contiguous();
     }
   }
-  const void* get() const { return values_.defined() ? values_.const_data_ptr() : nullptr; }
+  const void* get() const { return data_of(values_); }
   template <typename T>
   const T* get() const {
-    return static_cast<const T*>(get());
+    return data_of<T>(values_);
   }
 
  private:
@@ -195,138 +88,298 @@ OptionalTensor to_float(const OptionalTensor& tensor) {
 
 template <typename T>
 void write_channels(const std::vector<double>& values, Tensor& to) {
-  std::transform(values.begin(), values.end(), to.mutable_data_ptr<T>(),
-                 [](double value) { return static_cast<T>(value); });
+  T* data = to.mutable_data_ptr<T>();
+  for (size_t c = 0; c < values.size(); ++c) {
+    data[c] = static_cast<T>(values[c]);
+  }
 }
 
 Tensor workspace_for(const Tensor& input, const BatchNormShape& shape, Layout layout) {
   return at::empty({cuda::batch_norm_workspace(shape, layout, cuda_dtype(input))}, input.options().dtype(at::kByte));
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_train(const Tensor& input, const OptionalTensor& weight,
-                                                    const OptionalTensor& bias, double eps) {
-  check_train<int64_t>(input, weight, bias);
+// ---- running statistics ----------------------------------------------------------------------------------------
+
+template <typename T, typename Statistic>
+void move_statistic(const Tensor& running, const Tensor& value, double momentum, double factor) {
+  T* to = running.mutable_data_ptr<T>();
+  const Statistic* from = value.const_data_ptr<Statistic>();
+  const int64_t stride = running.stride(0);
+  for (int64_t c = 0; c < value.numel(); ++c, to += stride) {
+    const double moved = (1 - momentum) * static_cast<double>(*to) + momentum * factor * static_cast<double>(from[c]);
+    if constexpr (std::is_same_v<T, double>) {
+      *to = moved;
+    } else {
+      *to = static_cast<T>(static_cast<float>(moved));
+    }
+  }
+}
+
+void move_statistic(const Tensor& running, const Tensor& value, double momentum, double factor) {
+  const bool wide = value.scalar_type() == at::kDouble;
+  switch (running.scalar_type()) {
+    case at::kDouble:
+      return move_statistic<double, double>(running, value, momentum, factor);
+    case at::kBFloat16:
+      return move_statistic<at::BFloat16, float>(running, value, momentum, factor);
+    case at::kHalf:
+      return move_statistic<at::Half, float>(running, value, momentum, factor);
+    default:
+      return wide ? move_statistic<float, double>(running, value, momentum, factor)
+                  : move_statistic<float, float>(running, value, momentum, factor);
+  }
+}
+
+// On the CPU. The running variance is the unbiased one.
+void move_running(const Running& running, const BatchNormShape& shape, const Tensor& mean, const Tensor& var) {
+  double momentum = running.momentum.value_or(0);
+  if (running.batches.has_value()) {
+    const int64_t batches = ++*running.batches->mutable_data_ptr<int64_t>();
+    momentum = running.momentum.value_or(1 / static_cast<double>(batches));
+  }
+  const double values = static_cast<double>(shape.values());
+  move_statistic(running.mean, mean, momentum, 1);
+  move_statistic(running.var, var, momentum, values / (values - 1));
+}
+
+// ---- training --------------------------------------------------------------------------------------------------
+
+using Trained = std::tuple<Tensor, Tensor, Tensor>;
+
+Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                      const OptionalTensor& bias, double eps, Activation activation, const Running* running) {
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
-  Tensor mean = empty_channels(input, statistics_dtype(input)), var = at::empty_like(mean);
-  if (input.numel() == 0) {
-    return {empty_map(input), mean.zero_(), var.zero_()};
+  const DeviceScope device(input);
+  const Tensor x = as_map(input, input), more = as_map(residual, input), workspace = workspace_for(x, shape, layout);
+  const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
+  Tensor output = empty_map(input), mean = empty_channels(input, statistics_dtype(input)), var = at::empty_like(mean);
+  Tensor running_mean, running_var;  // contiguous
+  cuda::RunningStatistics moved;
+  if (running != nullptr) {
+    running_mean = running->mean.contiguous(), running_var = running->var.contiguous();
+    moved.mean = running_mean.mutable_data_ptr(), moved.var = running_var.mutable_data_ptr();
+    moved.wide = running_mean.scalar_type() != x.scalar_type();
+    moved.batches = running->batches.has_value() ? running->batches->mutable_data_ptr<int64_t>() : nullptr;
+    moved.momentum = running->momentum.value_or(-1);
   }
-  D2L_ON_CUDA(kName, input) {
-    const DeviceScope device(input);
-    const Tensor x = input.contiguous(format_of(input)), workspace = workspace_for(x, shape, layout);
-    const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
-    Tensor output = empty_map(input);
-    check_launch(kName, input,
-                 cuda::batch_norm_train(shape, layout, cuda_dtype(x), eps, x.const_data_ptr(), scale.get(), shift.get(),
-                                        output.mutable_data_ptr(), mean.mutable_data_ptr(), var.mutable_data_ptr(),
-                                        workspace.mutable_data_ptr(), device.stream()));
-    return {output, mean, var};
-  }
-  if (is_16_bit(input)) {
-    const auto [output, wide_mean, wide_var] =
-        batch_norm_train(input.to(at::kFloat), to_float(weight), to_float(bias), eps);
-    return {output.to(input.scalar_type()), wide_mean.to(at::kFloat), wide_var.to(at::kFloat)};
-  }
-  const Tensor x = input.contiguous(format_of(input));
+  check_launch(op, input,
+               cuda::batch_norm_moments(shape, layout, cuda_dtype(x), {x.const_data_ptr()}, mean.mutable_data_ptr(),
+                                        var.mutable_data_ptr(), moved, workspace.mutable_data_ptr(), device.stream()));
+  const cuda::Normalization by{eps, mean.const_data_ptr(), var.const_data_ptr(), scale.get(), shift.get(), activation};
+  check_launch(op, input,
+               cuda::batch_norm_apply(shape, layout, cuda_dtype(x), by, {x.const_data_ptr()}, {data_of(more)},
+                                      {output.mutable_data_ptr()}, device.stream()));
+  if (running != nullptr && !running_mean.is_same(running->mean)) running->mean.copy_(running_mean);
+  if (running != nullptr && !running_var.is_same(running->var)) running->var.copy_(running_var);
+  return {output, mean, var};
+}
+
+// float32 and float64.
+Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                     const OptionalTensor& bias, double eps, Activation activation) {
+  const auto shape = shape_of(input);
+  const auto layout = layout_of(input, shape);
+  const Tensor x = as_map(input, input), more = as_map(residual, input);
   const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
-  Tensor output = empty_map(input);
+  Tensor output = empty_map(input), mean = empty_channels(input, at::kDouble), var = empty_channels(input, at::kDouble);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    const cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>()};
-    cpu::batch_norm_train<T>(shape, layout, by, {x.const_data_ptr<T>()}, {}, {output.mutable_data_ptr<T>()},
-                             mean.mutable_data_ptr<double>(), var.mutable_data_ptr<double>());
+    const cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>(), activation};
+    cpu::batch_norm_train<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
+                             {output.mutable_data_ptr<T>()}, mean.mutable_data_ptr<double>(),
+                             var.mutable_data_ptr<double>());
   });
   return {output, mean, var};
 }
 
-Tensor batch_norm_infer(const Tensor& input, const Tensor& mean, const Tensor& var, const OptionalTensor& weight,
-                        const OptionalTensor& bias, double eps) {
-  check_infer<int64_t>(input, mean, var, weight, bias);
+Trained train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+              const OptionalTensor& bias, double eps, string_view activation_name, const Running* running) {
+  const auto activation = activation_named("batch_norm", activation_name);
+  const char* op = name_of(activation, residual.has_value());
+  check_train<int64_t>(op, input, residual, weight, bias);
+  if (running != nullptr) {
+    check_running<int64_t>(op, *running, input);
+  }
+  if (input.numel() == 0) {
+    if (running != nullptr && running->batches.has_value()) {
+      running->batches->add_(1);
+    }
+    Tensor mean = empty_channels(input, statistics_dtype(input)).zero_();
+    return {empty_map(input), mean, mean.clone()};
+  }
+  D2L_ON_CUDA(op, input) { return train_on_cuda(op, input, residual, weight, bias, eps, activation, running); }
+  Tensor output, mean, var;
+  if (is_16_bit(input)) {
+    const auto trained =
+        train_on_cpu(input.to(at::kFloat), to_float(residual), to_float(weight), to_float(bias), eps, activation);
+    output = std::get<0>(trained).to(input.scalar_type());
+    mean = std::get<1>(trained).to(at::kFloat), var = std::get<2>(trained).to(at::kFloat);
+  } else {
+    std::tie(output, mean, var) = train_on_cpu(input, residual, weight, bias, eps, activation);
+  }
+  if (running != nullptr) {
+    move_running(*running, shape_of(input), mean, var);
+  }
+  return {output, mean, var};
+}
+
+Trained batch_norm_train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                         const OptionalTensor& bias, double eps, string_view activation) {
+  return train(input, residual, weight, bias, eps, activation, nullptr);
+}
+
+Trained batch_norm_train_update(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                                const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_var,
+                                const OptionalTensor& batches, std::optional<double> momentum, double eps,
+                                string_view activation) {
+  const Running running{running_mean, running_var, batches, momentum};
+  return train(input, residual, weight, bias, eps, activation, &running);
+}
+
+// ---- inference -------------------------------------------------------------------------------------------------
+
+Tensor batch_norm_infer(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,
+                        const OptionalTensor& weight, const OptionalTensor& bias, double eps,
+                        string_view activation_name) {
+  const auto activation = activation_named("batch_norm", activation_name);
+  const char* op = name_of(activation, residual.has_value());
+  check_infer<int64_t>(op, input, residual, mean, var, weight, bias);
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   if (input.numel() == 0) {
     return empty_map(input);
   }
-  D2L_ON_CUDA(kName, input) {
+  D2L_ON_CUDA(op, input) {
     const DeviceScope device(input);
-    const Tensor x = input.contiguous(format_of(input));
+    const Tensor x = as_map(input, input), more = as_map(residual, input);
     const bool wide = mean.scalar_type() == at::kDouble || var.scalar_type() == at::kDouble;
     const auto statistics = wide ? at::kDouble : at::kFloat;
     const Channels means(mean, statistics), vars(var, statistics);
     const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
     Tensor output = empty_map(input);
-    check_launch(kName, input,
-                 cuda::batch_norm_infer(shape, layout, cuda_dtype(x), eps, x.const_data_ptr(), means.get(), vars.get(),
-                                        wide, scale.get(), shift.get(), output.mutable_data_ptr(), device.stream()));
+    const cuda::Normalization by{eps, means.get(), vars.get(), scale.get(), shift.get(), activation, !wide};
+    check_launch(op, input,
+                 cuda::batch_norm_apply(shape, layout, cuda_dtype(x), by, {x.const_data_ptr()}, {data_of(more)},
+                                        {output.mutable_data_ptr()}, device.stream()));
     return output;
   }
   if (is_16_bit(input)) {
-    const Tensor wide = batch_norm_infer(input.to(at::kFloat), mean.to(at::kFloat), var.to(at::kFloat),
-                                         to_float(weight), to_float(bias), eps);
+    const Tensor wide = batch_norm_infer(input.to(at::kFloat), to_float(residual), mean.to(at::kFloat),
+                                         var.to(at::kFloat), to_float(weight), to_float(bias), eps, activation_name);
     return wide.to(input.scalar_type());
   }
-  const Tensor x = input.contiguous(format_of(input));
-  const Doubles means(mean), vars(var);
+  const Tensor x = as_map(input, input), more = as_map(residual, input);
+  const Channels means(mean, at::kDouble), vars(var, at::kDouble);
   const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
   Tensor output = empty_map(input);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    const cpu::Normalization<T> by{eps, means.get(), vars.get(), scale.get<T>(), shift.get<T>()};
-    cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {}, {output.mutable_data_ptr<T>()});
+    const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
+                                   activation};
+    cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
+                             {output.mutable_data_ptr<T>()});
   });
   return output;
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_train_grad(const Tensor& grad_output, const Tensor& input,
-                                                         const OptionalTensor& weight, const Tensor& mean,
-                                                         const Tensor& var, double eps) {
-  const char* op = kTrainGradName;
-  check_gradients<int64_t>(op, grad_output, input, weight, mean, var);
+// ---- gradients -------------------------------------------------------------------------------------------------
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+template <typename Int>
+Activation check_train_grad(const char* op, const Tensor& grad_output, const Tensor& input,
+                            const OptionalTensor& output, const OptionalTensor& weight, const OptionalTensor& bias,
+                            const Tensor& mean, const Tensor& var, string_view activation_name) {
+  const auto activation = activation_named(op, activation_name);
+  check_gradients<Int>(op, grad_output, input, output, weight, bias, mean, var);
+  TORCH_CHECK_VALUE(output.has_value() || activation == Activation::none || activation == Activation::relu, op,
+                    "(): expected output to be a Tensor for activation '", activation_name, "', but got None");
+  return activation;
+}
+
+// Of input, weight and bias, and, where the activation is differentiated by the output, of what it was applied to.
+Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& input, const OptionalTensor& output,
+                     const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean, const Tensor& var,
+                     double eps, string_view activation_name, bool for_residual) {
+  const auto activation =
+      check_train_grad<int64_t>(op, grad_output, input, output, weight, bias, mean, var, activation_name);
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
+  const bool by_output = output.has_value() && activation != Activation::none;
+  Tensor grad_input = empty_map(input), through = for_residual ? empty_map(input) : grad_input;
   Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = at::empty_like(grad_weight);
   if (input.numel() == 0) {
-    return {empty_map(input), grad_weight.zero_(), grad_bias.zero_()};
+    return {grad_input, grad_weight.zero_(), grad_bias.zero_(), through};
   }
   D2L_ON_CUDA(op, input) {
     const DeviceScope device(input);
-    const Tensor x = input.contiguous(format_of(input)), dy = grad_output.contiguous(format_of(input));
-    const Tensor workspace = workspace_for(x, shape, layout);
-    const Channels means(mean, statistics_dtype(x)), vars(var, statistics_dtype(x)), scale(weight, compute_dtype(x));
-    Tensor grad_input = empty_map(input);
+    const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
+    const Tensor y = by_output ? as_map(output, input) : Tensor(), workspace = workspace_for(x, shape, layout);
+    const Channels means(mean, statistics_dtype(x)), vars(var, statistics_dtype(x));
+    const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
+    cuda::Normalization by{eps, means.get(), vars.get(), scale.get(), shift.get(), activation};
+    cuda::NormGradients gradients{{dy.const_data_ptr()}, {x.const_data_ptr()}};
+    if (by_output) gradients.output = {y.const_data_ptr()}, gradients.through = {through.mutable_data_ptr()};
+    check_launch(
+        op, input,
+        cuda::batch_norm_grad_sums(shape, layout, cuda_dtype(x), by, gradients, grad_weight.mutable_data_ptr(),
+                                   grad_bias.mutable_data_ptr(), workspace.mutable_data_ptr(), device.stream()));
+    if (by_output) by.activation = Activation::none;
     check_launch(op, input,
-                 cuda::batch_norm_train_grad(shape, layout, cuda_dtype(x), eps, dy.const_data_ptr(), x.const_data_ptr(),
-                                             scale.get(), means.get(), vars.get(), grad_input.mutable_data_ptr(),
-                                             grad_weight.mutable_data_ptr(), grad_bias.mutable_data_ptr(),
-                                             workspace.mutable_data_ptr(), device.stream()));
-    return {grad_input, grad_weight, grad_bias};
+                 cuda::batch_norm_input_grad(
+                     shape, layout, cuda_dtype(x), by, {by_output ? through.const_data_ptr() : dy.const_data_ptr()},
+                     {x.const_data_ptr()}, grad_weight.const_data_ptr(), grad_bias.const_data_ptr(), false,
+                     {grad_input.mutable_data_ptr()}, device.stream()));
+    return {grad_input, grad_weight, grad_bias, through};
   }
   if (is_16_bit(input)) {
-    auto [grad_input, wide_weight, wide_bias] =
-        batch_norm_train_grad(grad_output.to(at::kFloat), input.to(at::kFloat), to_float(weight), mean, var, eps);
-    return {grad_input.to(input.scalar_type()), wide_weight, wide_bias};
+    const auto [wide_input, wide_weight, wide_bias, wide_through] =
+        train_grad(op, grad_output.to(at::kFloat), input.to(at::kFloat), to_float(output), to_float(weight),
+                   to_float(bias), mean, var, eps, activation_name, for_residual);
+    return {wide_input.to(input.scalar_type()), wide_weight, wide_bias,
+            for_residual ? wide_through.to(input.scalar_type()) : wide_through};
   }
-  const Tensor x = input.contiguous(format_of(input)), dy = grad_output.contiguous(format_of(input));
-  const Doubles means(mean), vars(var);
-  const Channels scale(weight, x.scalar_type());
-  Tensor grad_input = empty_map(input);
+  const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
+  const Tensor y = by_output ? as_map(output, input) : Tensor();
+  const Channels means(mean, at::kDouble), vars(var, at::kDouble);
+  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
-    const cpu::Normalization<T> by{eps, means.get(), vars.get(), scale.get<T>(), nullptr};
-    cpu::batch_norm_train_grad<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}},
-                                  {grad_input.mutable_data_ptr<T>()}, dw.data(), db.data());
+    const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
+                                   activation};
+    cpu::NormGradients<T> gradients{{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}};
+    if (by_output) gradients.output = {y.const_data_ptr<T>()}, gradients.through = {through.mutable_data_ptr<T>()};
+    cpu::batch_norm_train_grad<T>(shape, layout, by, gradients, {grad_input.mutable_data_ptr<T>()}, dw.data(),
+                                  db.data());
     write_channels<T>(dw, grad_weight);
     write_channels<T>(db, grad_bias);
   });
+  return {grad_input, grad_weight, grad_bias, through};
+}
+
+std::tuple<Tensor, Tensor, Tensor> batch_norm_train_grad(const Tensor& grad_output, const Tensor& input,
+                                                         const OptionalTensor& output, const OptionalTensor& weight,
+                                                         const OptionalTensor& bias, const Tensor& mean,
+                                                         const Tensor& var, double eps, string_view activation) {
+  auto [grad_input, grad_weight, grad_bias, through] =
+      train_grad(kTrainGradName, grad_output, input, output, weight, bias, mean, var, eps, activation, false);
   return {grad_input, grad_weight, grad_bias};
+}
+
+Gradients batch_norm_add_train_grad(const Tensor& grad_output, const Tensor& input, const Tensor& output,
+                                    const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean,
+                                    const Tensor& var, double eps, string_view activation) {
+  TORCH_CHECK_VALUE(activation != "none", kAddTrainGradName,
+                    "(): expected activation to be one of relu, sigmoid, tanh, but got 'none'");
+  return train_grad(kAddTrainGradName, grad_output, input, output, weight, bias, mean, var, eps, activation, true);
 }
 
 std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& mean,
                                                   const Tensor& var, double eps) {
   const char* op = kWeightGradName;
-  check_gradients<int64_t>(op, grad_output, input, std::nullopt, mean, var);
+  check_gradients<int64_t>(op, grad_output, input, std::nullopt, std::nullopt, std::nullopt, mean, var);
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = at::empty_like(grad_weight);
@@ -335,26 +388,27 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, con
   }
   D2L_ON_CUDA(op, input) {
     const DeviceScope device(input);
-    const Tensor x = input.contiguous(format_of(input)), dy = grad_output.contiguous(format_of(input));
+    const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
     const Tensor workspace = workspace_for(x, shape, layout);
     const Channels means(mean, statistics_dtype(x)), vars(var, statistics_dtype(x));
+    const cuda::Normalization by{eps, means.get(), vars.get(), nullptr, nullptr};
     check_launch(
         op, input,
-        cuda::batch_norm_weight_grad(shape, layout, cuda_dtype(x), eps, dy.const_data_ptr(), x.const_data_ptr(),
-                                     means.get(), vars.get(), grad_weight.mutable_data_ptr(),
-                                     grad_bias.mutable_data_ptr(), workspace.mutable_data_ptr(), device.stream()));
+        cuda::batch_norm_grad_sums(shape, layout, cuda_dtype(x), by, {{dy.const_data_ptr()}, {x.const_data_ptr()}},
+                                   grad_weight.mutable_data_ptr(), grad_bias.mutable_data_ptr(),
+                                   workspace.mutable_data_ptr(), device.stream()));
     return {grad_weight, grad_bias};
   }
   if (is_16_bit(input)) {
     return batch_norm_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), mean.to(at::kFloat),
                                   var.to(at::kFloat), eps);
   }
-  const Tensor x = input.contiguous(format_of(input)), dy = grad_output.contiguous(format_of(input));
-  const Doubles means(mean), vars(var);
+  const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
+  const Channels means(mean, at::kDouble), vars(var, at::kDouble);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
-    const cpu::Normalization<T> by{eps, means.get(), vars.get(), nullptr, nullptr};
+    const cpu::Normalization<T> by{eps, means.get<double>(), vars.get<double>(), nullptr, nullptr};
     cpu::batch_norm_grad_sums<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}}, dw.data(),
                                  db.data());
     write_channels<T>(dw, grad_weight);
@@ -373,243 +427,73 @@ Tensor channels_meta(const Tensor& input, at::ScalarType dtype) {
   return at::empty_symint({input.sym_size(1)}, input.options().dtype(dtype));
 }
 
-std::tuple<Tensor, Tensor, Tensor> batch_norm_train_meta(const Tensor& input, const OptionalTensor& weight,
-                                                         const OptionalTensor& bias, double) {
-  check_train<SymInt>(input, weight, bias);
+Trained train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                   const OptionalTensor& bias, string_view activation, const Running* running) {
+  const char* op = name_of(activation_named("batch_norm", activation), residual.has_value());
+  check_train<SymInt>(op, input, residual, weight, bias);
+  if (running != nullptr) {
+    check_running<SymInt>(op, *running, input);
+  }
   const auto dtype = statistics_dtype(input);
   return {map_meta(input), channels_meta(input, dtype), channels_meta(input, dtype)};
 }
 
-Tensor batch_norm_infer_meta(const Tensor& input, const Tensor& mean, const Tensor& var, const OptionalTensor& weight,
-                             const OptionalTensor& bias, double) {
-  check_infer<SymInt>(input, mean, var, weight, bias);
+Trained batch_norm_train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                              const OptionalTensor& bias, double, string_view activation) {
+  return train_meta(input, residual, weight, bias, activation, nullptr);
+}
+
+Trained batch_norm_train_update_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+                                     const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_var,
+                                     const OptionalTensor& batches, std::optional<double> momentum, double,
+                                     string_view activation) {
+  const Running running{running_mean, running_var, batches, momentum};
+  return train_meta(input, residual, weight, bias, activation, &running);
+}
+
+Tensor batch_norm_infer_meta(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,
+                             const OptionalTensor& weight, const OptionalTensor& bias, double, string_view activation) {
+  const char* op = name_of(activation_named("batch_norm", activation), residual.has_value());
+  check_infer<SymInt>(op, input, residual, mean, var, weight, bias);
   return map_meta(input);
 }
 
 std::tuple<Tensor, Tensor, Tensor> batch_norm_train_grad_meta(const Tensor& grad_output, const Tensor& input,
-                                                              const OptionalTensor& weight, const Tensor& mean,
-                                                              const Tensor& var, double) {
-  check_gradients<SymInt>(kTrainGradName, grad_output, input, weight, mean, var);
+                                                              const OptionalTensor& output,
+                                                              const OptionalTensor& weight, const OptionalTensor& bias,
+                                                              const Tensor& mean, const Tensor& var, double,
+                                                              string_view activation) {
+  check_train_grad<SymInt>(kTrainGradName, grad_output, input, output, weight, bias, mean, var, activation);
   const auto dtype = compute_dtype(input);
   return {map_meta(input), channels_meta(input, dtype), channels_meta(input, dtype)};
 }
 
+Gradients batch_norm_add_train_grad_meta(const Tensor& grad_output, const Tensor& input, const Tensor& output,
+                                         const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& mean,
+                                         const Tensor& var, double, string_view activation) {
+  check_train_grad<SymInt>(kAddTrainGradName, grad_output, input, output, weight, bias, mean, var, activation);
+  const auto dtype = compute_dtype(input);
+  return {map_meta(input), channels_meta(input, dtype), channels_meta(input, dtype), map_meta(input)};
+}
+
 std::tuple<Tensor, Tensor> batch_norm_weight_grad_meta(const Tensor& grad_output, const Tensor& input,
                                                        const Tensor& mean, const Tensor& var, double) {
-  check_gradients<SymInt>(kWeightGradName, grad_output, input, std::nullopt, mean, var);
+  check_gradients<SymInt>(kWeightGradName, grad_output, input, std::nullopt, std::nullopt, std::nullopt, mean, var);
   const auto dtype = compute_dtype(input);
   return {channels_meta(input, dtype), channels_meta(input, dtype)};
-}
-
-// ---- autograd --------------------------------------------------------------------------------------------------
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-auto call_train(const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
-  static const auto op = find_op<decltype(batch_norm_train)>("d2lkernels::batch_norm_train");
-  return op.call(input, weight, bias, eps);
-}
-
-Tensor call_infer(const Tensor& input, const Tensor& mean, const Tensor& var, const OptionalTensor& weight,
-                  const OptionalTensor& bias, double eps) {
-  static const auto op = find_op<decltype(batch_norm_infer)>("d2lkernels::batch_norm_infer");
-  return op.call(input, mean, var, weight, bias, eps);
-}
-
-auto call_train_grad(const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight, const Tensor& mean,
-                     const Tensor& var, double eps) {
-  static const auto op = find_op<decltype(batch_norm_train_grad)>("d2lkernels::batch_norm_train_grad");
-  return op.call(grad_output, input, weight, mean, var, eps);
-}
-
-auto call_weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& mean, const Tensor& var,
-                      double eps) {
-  static const auto op = find_op<decltype(batch_norm_weight_grad)>("d2lkernels::batch_norm_weight_grad");
-  return op.call(grad_output, input, mean, var, eps);
-}
-
-OptionalTensor optional(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
-
-// Weight and bias: whether they were passed, whether they need a gradient, and that in their dtype. needs_input_grad
-// counts the tensors that were passed.
-struct Parameters {
-  bool has_weight, has_bias;
-  size_t place_of_weight;
-
-  static Parameters load(AutogradContext* ctx, size_t place_of_weight) {
-    return {ctx->saved_data["has_weight"].toBool(), ctx->saved_data["has_bias"].toBool(), place_of_weight};
-  }
-  static void save(AutogradContext* ctx, const OptionalTensor& weight, const OptionalTensor& bias) {
-    ctx->saved_data["has_weight"] = weight.has_value();
-    ctx->saved_data["has_bias"] = bias.has_value();
-    if (weight.has_value()) ctx->saved_data["weight_dtype"] = weight->scalar_type();
-    if (bias.has_value()) ctx->saved_data["bias_dtype"] = bias->scalar_type();
-  }
-  bool weight_needs_grad(AutogradContext* ctx) const { return has_weight && ctx->needs_input_grad(place_of_weight); }
-  bool bias_needs_grad(AutogradContext* ctx) const {
-    return has_bias && ctx->needs_input_grad(place_of_weight + (has_weight ? 1 : 0));
-  }
-  void set(AutogradContext* ctx, const Tensor& grad_weight, const Tensor& grad_bias, Tensor& weight_result,
-           Tensor& bias_result) const {
-    if (weight_needs_grad(ctx)) weight_result = grad_weight.to(ctx->saved_data["weight_dtype"].toScalarType());
-    if (bias_needs_grad(ctx)) bias_result = grad_bias.to(ctx->saved_data["bias_dtype"].toScalarType());
-  }
-};
-
-struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& input, const OptionalTensor& weight,
-                               const OptionalTensor& bias, double eps) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, mean, var] = call_train(input, weight, bias, eps);
-    ctx->save_for_backward({input, tensor_or_undefined(weight), mean, var});
-    ctx->saved_data["eps"] = eps;
-    Parameters::save(ctx, weight, bias);
-    ctx->mark_non_differentiable({mean, var});
-    return {output, mean, var};
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result(4);
-    if (!grads[0].defined()) {
-      return result;
-    }
-    const auto saved = ctx->get_saved_variables();
-    const double eps = ctx->saved_data["eps"].toDouble();
-    const auto parameters = Parameters::load(ctx, 1);
-    if (ctx->needs_input_grad(0)) {
-      auto [grad_input, grad_weight, grad_bias] =
-          call_train_grad(grads[0], saved[0], optional(saved[1]), saved[2], saved[3], eps);
-      result[0] = grad_input;
-      parameters.set(ctx, grad_weight, grad_bias, result[1], result[2]);
-    } else {
-      auto [grad_weight, grad_bias] = call_weight_grad(grads[0], saved[0], saved[2], saved[3], eps);
-      parameters.set(ctx, grad_weight, grad_bias, result[1], result[2]);
-    }
-    return result;
-  }
-};
-
-struct BatchNormInfer : torch::autograd::Function<BatchNormInfer> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& mean, const Tensor& var,
-                        const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
-    ctx->save_for_backward({input, tensor_or_undefined(weight), mean, var});
-    ctx->saved_data["eps"] = eps;
-    Parameters::save(ctx, weight, bias);
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_infer(input, mean, var, weight, bias, eps);
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result(6);
-    if (!grads[0].defined()) {
-      return result;
-    }
-    const auto saved = ctx->get_saved_variables();
-    const double eps = ctx->saved_data["eps"].toDouble();
-    const auto parameters = Parameters::load(ctx, 3);
-    if (ctx->needs_input_grad(0)) {
-      const Tensor grad_output = grads[0].contiguous(format_of(saved[0]));
-      result[0] = call_infer(grad_output, at::zeros_like(saved[2]), saved[3], optional(saved[1]), std::nullopt, eps);
-    }
-    if (parameters.weight_needs_grad(ctx) || parameters.bias_needs_grad(ctx)) {
-      auto [grad_weight, grad_bias] = call_weight_grad(grads[0], saved[0], saved[2], saved[3], eps);
-      parameters.set(ctx, grad_weight, grad_bias, result[3], result[4]);
-    }
-    return result;
-  }
-};
-
-std::tuple<Tensor, Tensor, Tensor> batch_norm_train_autograd(const Tensor& input, const OptionalTensor& weight,
-                                                             const OptionalTensor& bias, double eps) {
-  if (needs_autograd("batch_norm_train", input, tensor_or_undefined(weight), tensor_or_undefined(bias))) {
-    const auto outputs = BatchNormTrain::apply(input, weight, bias, eps);
-    return {outputs[0], outputs[1], outputs[2]};
-  }
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return call_train(input, weight, bias, eps);
-}
-
-Tensor batch_norm_infer_autograd(const Tensor& input, const Tensor& mean, const Tensor& var,
-                                 const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
-  if (needs_autograd("batch_norm_infer", mean, var)) {
-    check_infer<SymInt>(input, mean, var, weight, bias);
-    TORCH_CHECK_NOT_IMPLEMENTED(false, kName,
-                                "(): expected running_mean and running_var not to require grad, but got some that do");
-  }
-  if (needs_autograd("batch_norm_infer", input, tensor_or_undefined(weight), tensor_or_undefined(bias))) {
-    return BatchNormInfer::apply(input, mean, var, weight, bias, eps);
-  }
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return call_infer(input, mean, var, weight, bias, eps);
-}
-
-// ---- second derivatives: the first ones again, in ops that torch differentiates ---------------------------------
-
-std::vector<int64_t> axes_but_channels(const Tensor& input) {
-  std::vector<int64_t> axes{0};
-  for (int64_t axis = 2; axis < input.dim(); ++axis) {
-    axes.push_back(axis);
-  }
-  return axes;
-}
-
-// [C] as [C, 1, ..., 1].
-Tensor along_channels(const Tensor& values, const Tensor& input) {
-  std::vector<SymInt> size(static_cast<size_t>(input.dim() - 1), 1);
-  size[0] = values.sym_size(0);
-  return values.view_symint(size);
-}
-
-Tensor optional_product(const Tensor& value, const Tensor& weight) {
-  return weight.defined() ? at::mul(value, weight) : value;
-}
-
-std::tuple<Tensor, Tensor, Tensor> batch_norm_train_grad_autograd(const Tensor& grad_output, const Tensor& input,
-                                                                  const OptionalTensor& weight, const Tensor& mean,
-                                                                  const Tensor& var, double eps) {
-  const Tensor scale = tensor_or_undefined(weight);
-  if (!needs_autograd(kTrainGradName, grad_output, input, scale)) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_train_grad(grad_output, input, weight, mean, var, eps);
-  }
-  check_gradients<SymInt>(kTrainGradName, grad_output, input, weight, mean, var);
-  const auto dtype = compute_dtype(input);
-  const auto axes = axes_but_channels(input);
-  const Tensor x = input.to(dtype), dy = grad_output.to(dtype);
-  const Tensor distance = at::sub(x, x.mean(axes, true));
-  const Tensor inverse = at::rsqrt(at::square(distance).mean(axes, true).add(eps)), z = at::mul(distance, inverse);
-  const Tensor product = at::mul(dy, z);
-  const Tensor grad_input =
-      at::mul(at::sub(at::sub(dy, dy.mean(axes, true)), at::mul(z, product.mean(axes, true))),
-              optional_product(inverse, scale.defined() ? along_channels(scale.to(dtype), input) : scale));
-  return {grad_input.to(input.scalar_type()), product.sum(axes), dy.sum(axes)};
-}
-
-std::tuple<Tensor, Tensor> batch_norm_weight_grad_autograd(const Tensor& grad_output, const Tensor& input,
-                                                           const Tensor& mean, const Tensor& var, double eps) {
-  if (!needs_autograd(kWeightGradName, grad_output, input)) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_weight_grad(grad_output, input, mean, var, eps);
-  }
-  check_gradients<SymInt>(kWeightGradName, grad_output, input, std::nullopt, mean, var);
-  const auto dtype = compute_dtype(input);
-  const auto axes = axes_but_channels(input);
-  const Tensor inverse = at::rsqrt(var.to(at::kDouble).add(eps)).to(dtype), dy = grad_output.to(dtype);
-  const Tensor distance = at::sub(input.to(at::kDouble), along_channels(mean, input)).to(dtype);
-  return {at::mul(at::mul(dy, distance).sum(axes), inverse), dy.sum(axes)};
 }
 
 }  // namespace
 }  // namespace d2l
 
-#define D2L_BATCH_NORM_KERNELS(suffix)                                 \
-  m.impl("batch_norm_train", d2l::batch_norm_train##suffix);           \
-  m.impl("batch_norm_infer", d2l::batch_norm_infer##suffix);           \
-  m.impl("batch_norm_train_grad", d2l::batch_norm_train_grad##suffix); \
+#define D2L_BATCH_NORM_KERNELS(suffix)                                         \
+  m.impl("batch_norm_train", d2l::batch_norm_train##suffix);                   \
+  m.impl("batch_norm_train_update", d2l::batch_norm_train_update##suffix);     \
+  m.impl("batch_norm_infer", d2l::batch_norm_infer##suffix);                   \
+  m.impl("batch_norm_train_grad", d2l::batch_norm_train_grad##suffix);         \
+  m.impl("batch_norm_add_train_grad", d2l::batch_norm_add_train_grad##suffix); \
   m.impl("batch_norm_weight_grad", d2l::batch_norm_weight_grad##suffix)
 
 TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { D2L_BATCH_NORM_KERNELS(); }
 TORCH_LIBRARY_IMPL(d2lkernels, CUDA, m) { D2L_BATCH_NORM_KERNELS(); }
 TORCH_LIBRARY_IMPL(d2lkernels, Meta, m) { D2L_BATCH_NORM_KERNELS(_meta); }
-TORCH_LIBRARY_IMPL(d2lkernels, Autograd, m) { D2L_BATCH_NORM_KERNELS(_autograd); }

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import ops
+from ..ops.normalization import normalize
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -77,25 +78,29 @@ class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
         return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
-def _batch_norm(layer: torch.nn.modules.batchnorm._BatchNorm, input: Tensor) -> Tensor:
-    """The forward pass of every rank's layer."""
+def _batch_norm(
+    layer: torch.nn.modules.batchnorm._BatchNorm,
+    input: Tensor,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """The forward pass of every rank's layer, and of what follows it where that is fused."""
     layer._check_input_dim(input)
-    tracks = layer.training and layer.track_running_stats
-    momentum = layer.momentum
-    if tracks and layer.num_batches_tracked is not None:
-        layer.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(layer.num_batches_tracked)
-    return ops.batch_norm(
+    training, tracks = layer.training, layer.training and layer.track_running_stats
+    # In training, statistics that are not tracked are left alone.
+    mean, var = (layer.running_mean, layer.running_var) if tracks or not training else (None, None)
+    return normalize(
         input,
-        # In training, statistics that are not tracked are left alone.
-        layer.running_mean if tracks or not layer.training else None,
-        layer.running_var if tracks or not layer.training else None,
+        mean,
+        var,
         layer.weight,
         layer.bias,
-        layer.training or (layer.running_mean is None and layer.running_var is None),
-        0.0 if momentum is None else momentum,
+        training or (mean is None and var is None),
+        layer.momentum if mean is not None else 0.0,
         layer.eps,
+        activation,
+        residual,
+        layer.num_batches_tracked if tracks else None,
     )
 
 

@@ -2,10 +2,11 @@
 
 from . import _vmap
 from .activation import relu, sigmoid, tanh
+from .add_relu import add_relu
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .dropout import dropout
 from .loss import cross_entropy, mse_loss
-from .normalization import batch_norm
+from .normalization import batch_norm, batch_norm_add_relu, batch_norm_relu, batch_norm_sigmoid
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from .softmax import log_softmax, softmax
 
@@ -14,8 +15,12 @@ _vmap.register()
 __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
+    "add_relu",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_add_relu",
+    "batch_norm_relu",
+    "batch_norm_sigmoid",
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",

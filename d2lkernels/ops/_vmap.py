@@ -32,9 +32,10 @@ def register() -> None:
     ):
         rule(op.default, _images_rule(op.default, tensors))
     for op, maps, parameters in (
-        (ops.batch_norm_train, 1, 2),
-        (ops.batch_norm_infer, 1, 4),
-        (ops.batch_norm_train_grad, 2, 3),
+        (ops.batch_norm_train, 2, 2),
+        (ops.batch_norm_infer, 2, 4),
+        (ops.batch_norm_train_grad, 3, 4),
+        (ops.batch_norm_add_train_grad, 3, 4),
         (ops.batch_norm_weight_grad, 2, 2),
         (ops.bias_grad, 1, 0),
         (ops.activation_bias_grad, 2, 0),

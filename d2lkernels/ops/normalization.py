@@ -1,4 +1,4 @@
-"""Batch normalisation."""
+"""Batch normalisation, alone and fused with what follows it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .._autodiff import has_nested_forward_mode, needs_python_autograd
 from ._arguments import check_tensor
 
 _train = torch.ops.d2lkernels.batch_norm_train.default
+_train_update = torch.ops.d2lkernels.batch_norm_train_update.default
 _infer = torch.ops.d2lkernels.batch_norm_infer.default
 
 
@@ -76,53 +77,224 @@ def batch_norm(
     Shift*, 2015. Statistics are joined as Chan, Golub and LeVeque do, *Updating Formulae and a Pairwise Algorithm for
     Computing Sample Variances*, 1979.
     """
-    check_tensor("batch_norm", "input", input)
+    return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def batch_norm_relu(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""``relu(batch_norm(...))`` in one pass.
+
+    Same as :func:`batch_norm` followed by :func:`torch.relu`, but what the ReLU is applied to is neither written nor
+    kept: backward tells its sign from ``input``.
+
+    Args:
+        input: maps of any rank from 2, (N, C, ...).
+        running_mean, running_var, weight, bias, training, momentum, eps: as in :func:`batch_norm`.
+
+    Returns:
+        Maps of the shape and memory format of ``input``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`batch_norm` does.
+
+    ============================== ======== ======== ========== ====== =========== =============
+    dtypes                         devices  double   forward AD vmap   autocast    deterministic
+                                            backward
+    ============================== ======== ======== ========== ====== =========== =============
+    float32/64, bfloat16, float16  CPU CUDA yes      yes        yes    input dtype yes
+    ============================== ======== ======== ========== ====== =========== =============
+
+    Example::
+
+        >>> batch_norm_relu(torch.tensor([[0.0, 5.0], [2.0, 9.0]]), None, None, training=True, eps=0.0)
+        tensor([[0., 0.],
+                [1., 1.]])
+    """
+    return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, activation="relu")
+
+
+def batch_norm_sigmoid(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""``sigmoid(batch_norm(...))`` in one pass.
+
+    Same as :func:`batch_norm` followed by :func:`torch.sigmoid`, but what the sigmoid is applied to is neither written
+    nor kept: backward needs the output alone.
+
+    Args:
+        input: maps of any rank from 2, (N, C, ...).
+        running_mean, running_var, weight, bias, training, momentum, eps: as in :func:`batch_norm`.
+
+    Returns:
+        Maps of the shape and memory format of ``input``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`batch_norm` does.
+
+    ============================== ======== ======== ========== ====== =========== =============
+    dtypes                         devices  double   forward AD vmap   autocast    deterministic
+                                            backward
+    ============================== ======== ======== ========== ====== =========== =============
+    float32/64, bfloat16, float16  CPU CUDA yes      yes        yes    input dtype yes
+    ============================== ======== ======== ========== ====== =========== =============
+
+    Example::
+
+        >>> batch_norm_sigmoid(torch.tensor([[0.0, 5.0], [2.0, 9.0]]), None, None, training=True, eps=0.0)
+        tensor([[0.2689, 0.2689],
+                [0.7311, 0.7311]])
+    """
+    return normalize(input, running_mean, running_var, weight, bias, training, momentum, eps, activation="sigmoid")
+
+
+def batch_norm_add_relu(
+    input: Tensor,
+    residual: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""``relu(batch_norm(...) + residual)`` in one pass, as a residual block ends.
+
+    Same as :func:`batch_norm`, an addition and :func:`torch.relu`, but neither the sum nor what is normalised is
+    written or kept: backward needs ``input`` and the output, and makes the gradient of the residual on its way.
+
+    Args:
+        input: maps of any rank from 2, (N, C, ...).
+        residual: maps of the same size and dtype.
+        running_mean, running_var, weight, bias, training, momentum, eps: as in :func:`batch_norm`.
+
+    Returns:
+        Maps of the shape and memory format of ``input``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`batch_norm` does, and for a residual that does not fit.
+
+    ============================== ======== ======== ========== ====== =========== =============
+    dtypes                         devices  double   forward AD vmap   autocast    deterministic
+                                            backward
+    ============================== ======== ======== ========== ====== =========== =============
+    float32/64, bfloat16, float16  CPU CUDA yes      yes        yes    input dtype yes
+    ============================== ======== ======== ========== ====== =========== =============
+
+    Example::
+
+        >>> maps = torch.tensor([[0.0, 5.0], [2.0, 9.0]])
+        >>> batch_norm_add_relu(maps, torch.ones(2, 2), None, None, training=True, eps=0.0)
+        tensor([[0., 0.],
+                [2., 2.]])
+    """
+    check_tensor("batch_norm_add_relu", "residual", residual)
+    return normalize(
+        input, running_mean, running_var, weight, bias, training, momentum, eps, activation="relu", residual=residual
+    )
+
+
+def normalize(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    num_batches_tracked: Tensor | None = None,
+) -> Tensor:
+    """``activation(batch_norm(input, ...) + residual)``: what the functions here and the layers have in common.
+
+    In training, ``num_batches_tracked`` is counted up; with momentum None it weighs all batches alike.
+    """
+    op = ("batch_norm" if residual is None else "batch_norm_add") + ("" if activation == "none" else f"_{activation}")
+    check_tensor(op, "input", input)
     for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
         if tensor is not None:
-            check_tensor("batch_norm", name, tensor)
+            check_tensor(op, name, tensor)
         elif not training:
-            raise ValueError(f"batch_norm(): expected {name} to be a Tensor in inference, but got None")
+            raise ValueError(f"{op}(): expected {name} to be a Tensor in inference, but got None")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None:
-            check_tensor("batch_norm", name, tensor)
-    train, infer = _kernels()
+            check_tensor(op, name, tensor)
+    direct = not needs_python_autograd()
     if not training:
-        return infer(input, running_mean, running_var, weight, bias, eps)
-    _check_running(input, running_mean, running_var)
-    output, mean, var = train(input, weight, bias, eps)
-    if running_mean is not None and running_var is not None:
-        _update(running_mean, running_var, mean, var, momentum, input)
+        assert running_mean is not None and running_var is not None
+        infer = _infer if direct else _transformed_infer
+        return infer(input, residual, running_mean, running_var, weight, bias, eps, activation)
+    if momentum is None and num_batches_tracked is None:
+        raise ValueError(f"{op}(): expected momentum to be a float, but got None")
+    if (running_mean is None) != (running_var is None):
+        name = "running_var" if running_var is None else "running_mean"
+        raise ValueError(f"{op}(): expected {name} to be a Tensor like the other running statistics, but got None")
+    if running_mean is None or running_var is None:
+        train = _train if direct else _transformed_train
+        return train(input, residual, weight, bias, eps, activation)[0]
+    if direct and not torch.compiler.is_compiling():
+        return _train_update(
+            input,
+            residual,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            num_batches_tracked,
+            momentum,
+            eps,
+            activation,
+        )[0]
+    # torch.compile fuses the update with what is around it, and transforms take it as it stands here.
+    _check_running(op, input, running_mean, running_var)
+    train = _train if direct else _transformed_train
+    output, mean, var = train(input, residual, weight, bias, eps, activation)
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+    _update(running_mean, running_var, mean, var, momentum, num_batches_tracked, input)
     return output
 
 
 # ---- running statistics ----------------------------------------------------------------------------------------------
 
 
-def _check_running(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None) -> None:
+def _check_running(op: str, input: Tensor, running_mean: Tensor, running_var: Tensor) -> None:
     """Before anything is computed. The op checks the input."""
-    if (running_mean is None) != (running_var is None):
-        name = "running_var" if running_var is None else "running_mean"
-        raise ValueError(
-            f"batch_norm(): expected {name} to be a Tensor like the other running statistics, but got None"
-        )
-    if running_mean is None or running_var is None or input.dim() < 2 or not input.is_floating_point():
+    if input.dim() < 2 or not input.is_floating_point():
         return
     channels = input.shape[1]
     is_16_bit = input.dtype in (torch.bfloat16, torch.float16)
     for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
         if tensor.dim() != 1 or tensor.shape[0] != channels:
             raise ValueError(
-                f"batch_norm(): expected {name} to have size [{channels}] (one value per channel of input), "
+                f"{op}(): expected {name} to have size [{channels}] (one value per channel of input), "
                 f"but got {list(tensor.shape)}"
             )
         if tensor.dtype != input.dtype and not (is_16_bit and tensor.dtype == torch.float32):
             raise TypeError(
-                f"batch_norm(): expected {name} to have the dtype of input ({_scalar_type(input)})"
+                f"{op}(): expected {name} to have the dtype of input ({_scalar_type(input)})"
                 f"{' or Float' if is_16_bit else ''}, but got {_scalar_type(tensor)}"
             )
         if tensor.device != input.device:
             raise RuntimeError(
-                f"batch_norm(): expected {name} to be on the device of input ({input.device}), but got {tensor.device}"
+                f"{op}(): expected {name} to be on the device of input ({input.device}), but got {tensor.device}"
             )
 
 
@@ -140,31 +312,69 @@ def _scalar_type(tensor: Tensor) -> str:
 
 
 def _update(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, input: Tensor
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    momentum: float | None,
+    num_batches_tracked: Tensor | None,
+    input: Tensor,
 ) -> None:
     values = input.numel() // input.shape[1] if input.shape[1] else 0
     if values == 0:
         return
-    running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-    running_var.mul_(1 - momentum).add_(var, alpha=momentum * values / (values - 1))
+    unbiased = var * (values / (values - 1))
+    if momentum is not None:
+        running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+        running_var.mul_(1 - momentum).add_(unbiased, alpha=momentum)
+        return
+    assert num_batches_tracked is not None
+    for running, new in ((running_mean, mean), (running_var, unbiased)):
+        running.add_((new - running) / num_batches_tracked)
 
 
 # ---- torch.func and forward-mode AD ----------------------------------------------------------------------------------
 # The values come from our kernels, the derivatives are written in ops that torch transforms; where forward mode is
-# nested, the values are, too.
+# nested, the values are, too. What is fused elsewhere is one op after the other here.
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
 
 
-def _kernels() -> tuple[Callable, Callable]:
-    """Training and inference."""
-    if not needs_python_autograd():
-        return _train, _infer
-    if has_nested_forward_mode():
-        return _train_by_torch, _infer_by_torch
-    return _Train.apply, _Infer.apply
+def _finish(normalized: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+    if residual is not None:
+        normalized = normalized + residual
+    return normalized if activation == "none" else _ACTIVATIONS[activation](normalized)
+
+
+def _transformed_train(
+    input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    _train(*_on_meta(input, residual, weight, bias), eps, activation)
+    function = _train_by_torch if has_nested_forward_mode() else _Train.apply
+    normalized, mean, var = function(input, weight, bias, eps)
+    return _finish(normalized, residual, activation), mean, var
+
+
+def _transformed_infer(
+    input: Tensor,
+    residual: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
+) -> Tensor:
+    _infer(*_on_meta(input, residual, mean, var, weight, bias), eps, activation)
+    function = _infer_by_torch if has_nested_forward_mode() else _Infer.apply
+    return _finish(function(input, mean, var, weight, bias, eps), residual, activation)
 
 
 def _train_by_torch(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
-    _train(*_on_meta(input, weight, bias), eps)
     x = input.to(_compute_dtype(input))
     mean = x.mean(_axes(x), keepdim=True)
     distance = x - mean
@@ -176,7 +386,6 @@ def _train_by_torch(input: Tensor, weight: Tensor | None, bias: Tensor | None, e
 def _infer_by_torch(
     input: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    _infer(*_on_meta(input, mean, var, weight, bias), eps)
     x = input.to(_compute_dtype(input))
     inverse = torch.rsqrt(var.to(x.dtype) + eps)
     z = (x - _along_channels(mean.to(x.dtype), x)) * _along_channels(inverse, x)
@@ -224,7 +433,7 @@ class _Train(torch.autograd.Function):
 
     @staticmethod
     def forward(input, weight, bias, eps):
-        return _train(input, weight, bias, eps)
+        return _train(input, None, weight, bias, eps, "none")
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -281,7 +490,7 @@ class _Infer(torch.autograd.Function):
 
     @staticmethod
     def forward(input, mean, var, weight, bias, eps):
-        return _infer(input, mean, var, weight, bias, eps)
+        return _infer(input, None, mean, var, weight, bias, eps, "none")
 
     @staticmethod
     def setup_context(ctx, inputs, output):

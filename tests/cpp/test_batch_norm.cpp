@@ -30,7 +30,7 @@ std::vector<Problem> problems() {
       {1, 1, 2},       {2, 64, 16}, {1, 2, 4501}, {300, 1, 15},  {5, 17, 64}, {1, 3, 5000}, {40, 20, 4},
       {7, 33, 130},    {2, 16, 63}, {64, 128, 1}, {150, 1, 900}, {0, 3, 4},   {2, 0, 4},
   };
-  constexpr Activation kActivations[] = {Activation::relu};
+  constexpr Activation kActivations[] = {Activation::relu, Activation::sigmoid, Activation::tanh};
   size_t next = 0;
   for (const BatchNormShape& shape : shapes) {
     found.push_back({shape, 0.5, 2.0, true, Activation::none, false});

@@ -33,6 +33,18 @@ SIZES = {
 }
 
 
+# Where nothing is fused, the maps are dense and no statistics run.
+PLAIN, NOT_RUNNING = 0, (None, None, False, None, 0.0)
+ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}  # as in shapes.h
+
+
+class Pixel(int):
+    """Elements from one pixel to the next."""
+
+
+DENSE = Pixel(0)
+
+
 class BatchNormShape(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("N", "C", "pixels")]
 
@@ -63,12 +75,17 @@ class Launchers:
     def _value(argument: object) -> object:
         if isinstance(argument, torch.Tensor):
             return ctypes.c_void_p(argument.data_ptr())
-        return ctypes.c_bool(argument) if isinstance(argument, bool) else argument
+        if isinstance(argument, bool):
+            return ctypes.c_bool(argument)
+        if isinstance(argument, float):
+            return ctypes.c_double(argument)
+        return ctypes.c_int64(argument) if isinstance(argument, Pixel) else argument
 
 
 @pytest.fixture(scope="module")
 def launchers(emulation: toolchain.Toolchain) -> Launchers:
-    return Launchers(emulation.library([PROGRAMS / "batch_norm_api.cpp", toolchain.CUDA_SOURCES / "batch_norm.cu"]))
+    kernels = [toolchain.CUDA_SOURCES / name for name in ("batch_norm.cu", "batch_norm_sums.cu")]
+    return Launchers(emulation.library([PROGRAMS / "batch_norm_api.cpp", *kernels]))
 
 
 @pytest.fixture(params=toolchain.SCHEDULES)
@@ -121,7 +138,7 @@ def check(
     if values == 0:
         return []
     mean, var, output = per_channel(statistic), per_channel(statistic), empty_map()
-    launchers("batch_norm_train", x, layout, x, weight, bias, output, mean, var)
+    launchers("batch_norm_train", x, layout, PLAIN, DENSE, x, None, weight, bias, output, mean, var, *NOT_RUNNING)
     expected_var, expected_mean = torch.var_mean(exact[0].detach(), (0, 2, 3), correction=0)
     # The float64 reference is no better than a float64 kernel.
     terms = values if dtype == torch.float64 else 1
@@ -147,7 +164,8 @@ def check(
 
     expected.backward(grad.double())
     grad_input, grad_weight, grad_bias = empty_map(), per_channel(compute), per_channel(compute)
-    launchers("batch_norm_train_grad", x, layout, grad, x, weight, mean, var, grad_input, grad_weight, grad_bias)
+    given = (grad, x, None, None, weight, bias, mean, var, False)
+    launchers("batch_norm_train_grad", x, layout, PLAIN, DENSE, *given, grad_input, grad_weight, grad_bias)
     assert_close(grad_input, exact[0].grad, dtype, 16 * terms)
     z = (x.double() - expected_mean[:, None, None]) * torch.rsqrt(expected_var + EPS)[:, None, None]
     assert_close(grad_weight, (grad.double() * z).sum((0, 2, 3)), dtype, terms=values)
@@ -178,7 +196,7 @@ def test_mean_much_larger_than_deviation(launchers: Launchers, name: str, dtype:
         return
     output, mean, var, *_ = (torch.full(size, POISON, dtype=dtype) for size in (x.shape, x.shape[1:2], x.shape[1:2]))
     output = formatted(output, layout)
-    launchers("batch_norm_train", x, layout, x, None, None, output, mean, var)
+    launchers("batch_norm_train", x, layout, PLAIN, DENSE, x, None, None, None, output, mean, var, *NOT_RUNNING)
     expected = F.batch_norm(x - 1e4, None, None, training=True, eps=EPS)  # the difference is exact
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-9)
 
@@ -208,3 +226,92 @@ def test_runs_are_bit_equal(launchers: Launchers, layout: str, monkeypatch: pyte
         results.append(check(launchers, formatted(random(SIZES["many_slices"], torch.float32, 0), layout), layout))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def surrounded(x: torch.Tensor, margin: int) -> torch.Tensor:
+    """The values of x as the middle channels of wider maps in NHWC, which are NaN elsewhere."""
+    n, c, h, w = x.shape
+    storage = torch.full((n, h, w, c + 2 * margin), POISON, dtype=x.dtype)
+    middle = storage[..., margin : margin + c].permute(0, 3, 1, 2)
+    return middle.copy_(x)
+
+
+def margins_are_whole(middle: torch.Tensor, margin: int) -> bool:
+    n, c, h, w = middle.shape
+    storage = middle.as_strided(
+        (n, h, w, c + 2 * margin), (h * w * (c + 2 * margin), w * (c + 2 * margin), c + 2 * margin, 1), 0
+    )
+    return bool(storage[..., :margin].isnan().all() and storage[..., margin + c :].isnan().all())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("margin", [None, 0, 16, 3], ids=["nchw", "nhwc", "aligned_range", "range"])
+@pytest.mark.parametrize("activation, residual", [("relu", False), ("relu", True), ("sigmoid", True), ("tanh", True)])
+def test_fused(launchers: Launchers, activation: str, residual: bool, margin: int | None, dtype: torch.dtype) -> None:
+    size, kind = (2, 16, 5, 6), list(ACTIVATIONS).index(activation)
+    layout, pixel = ("nchw", DENSE) if margin is None else ("nhwc", Pixel(16 + 2 * margin))
+    place = (lambda x: formatted(x, layout).clone()) if margin is None else (lambda x: surrounded(x, margin))
+    statistic = torch.float32 if dtype in DTYPES[2:] else torch.float64
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    drawn = [random(size, dtype, seed) for seed in range(4)]
+    x, more, grad, grad_input = (place(one) for one in drawn)
+    output, through = (place(torch.zeros(size, dtype=dtype)) for _ in range(2))
+    weight, bias = random((16,), compute, 5), random((16,), compute, 6)
+    mean, var = (torch.full((16,), POISON, dtype=statistic) for _ in range(2))
+    grad_weight, grad_bias = (torch.full((16,), POISON, dtype=compute) for _ in range(2))
+    launchers(
+        *("batch_norm_train", x, layout, kind, pixel, x, more if residual else None, weight, bias, output, mean, var),
+        *NOT_RUNNING,
+    )
+    by_output = (output, through) if residual else (None, None)
+    launchers(
+        *("batch_norm_train_grad", x, layout, kind, pixel, grad, x, *by_output, weight, bias, mean, var, True),
+        *(grad_input, grad_weight, grad_bias),
+    )
+
+    exact = [one.double().requires_grad_() for one in (drawn[0], drawn[1], weight, bias)]
+    expected = F.batch_norm(exact[0], None, None, *exact[2:], training=True, eps=EPS)
+    expected = ACTIVATIONS[activation](expected + exact[1] if residual else expected)
+    wanted = torch.autograd.grad(expected, exact if residual else [exact[0], *exact[2:]], drawn[2].double())
+    loose = dtype in DTYPES[2:]  # by_output rounds the gradient once more
+    close = lambda actual, exactly: torch.testing.assert_close(  # noqa: E731
+        actual.double(), exactly, rtol=2e-2 if loose else 1e-5, atol=(2e-2 if loose else 1e-5) * exactly.abs().max()
+    )
+    close(output, expected.detach())
+    close(grad_input, wanted[0] + drawn[3].double())
+    close(grad_weight, wanted[-2])
+    close(grad_bias, wanted[-1])
+    if residual:
+        close(through, wanted[1])
+    if margin:
+        assert all(
+            margins_are_whole(one, margin) for one in (x, grad, output, grad_input, *by_output[1:]) if one is not None
+        )
+
+
+@pytest.mark.parametrize("momentum", [0.3, None], ids=["momentum", "cumulative"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("wide", [False, True], ids=["own", "float32"])
+def test_running_statistics(launchers: Launchers, dtype: torch.dtype, wide: bool, momentum: float | None) -> None:
+    running_dtype = torch.float32 if wide and dtype in DTYPES[2:] else dtype
+    statistic = torch.float32 if dtype in DTYPES[2:] else torch.float64
+    running = [random((7,), running_dtype, 8), random((7,), running_dtype, 9).abs()]
+    batches = torch.tensor(2)
+    layer = torch.nn.BatchNorm2d(7, momentum=momentum, dtype=torch.float64)
+    layer.running_mean, layer.running_var = (one.double() for one in running)
+    layer.num_batches_tracked += 2
+    for step in range(2):
+        x = random((3, 7, 5, 9), dtype, step)
+        mean, var, output = (
+            torch.full(one, POISON, dtype=kind)
+            for one, kind in (((7,), statistic), ((7,), statistic), (x.shape, dtype))
+        )
+        launchers(
+            *("batch_norm_train", x, "nchw", PLAIN, DENSE, x, None, None, None, output, mean, var, *running),
+            *(running_dtype != dtype, batches, -1.0 if momentum is None else momentum),
+        )
+        layer(x.double())
+    assert batches.item() == 4
+    tolerance = 2 * torch.finfo(running_dtype).eps
+    torch.testing.assert_close(running[0].double(), layer.running_mean, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(running[1].double(), layer.running_var, rtol=tolerance, atol=tolerance)

@@ -1,8 +1,16 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, batch_norm, convolution, dropout, loss, pooling
+from . import activation, add_relu, batch_norm, convolution, dropout, loss, pooling
 
-SPECS = (*convolution.SPECS, *pooling.SPECS, *batch_norm.SPECS, *activation.SPECS, *loss.SPECS, *dropout.SPECS)
+SPECS = (
+    *convolution.SPECS,
+    *pooling.SPECS,
+    *batch_norm.SPECS,
+    *add_relu.SPECS,
+    *activation.SPECS,
+    *loss.SPECS,
+    *dropout.SPECS,
+)
 BY_NAME = {spec.name: spec for spec in SPECS}
 
 # Functions of d2lkernels.ops that are derivatives: torch.nn.functional has no counterpart.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import references
 import torch
@@ -179,14 +180,105 @@ def _majorant(input, running_mean, running_var, weight=None, bias=None, training
     return output if bias is None else output + along(bias)
 
 
+def _with_added_majorant(input, residual, *rest, **arguments):
+    return _majorant(input, *rest, **arguments) + residual.abs()
+
+
+# ---- fused with what follows -----------------------------------------------------------------------------------------
+
+_FUSED = (
+    "lenet.bn1",
+    "lenet.bn1.channels_last",
+    "resnet.bn.channels_last",
+    "sequence",
+    "many_channels",
+    "odd_channels_last",
+    "few_channels_last",
+    "small_planes",
+    "long_planes",
+    "two_values",
+    "not_affine",
+    "not_affine_channels_last",
+    "large_eps",
+    "empty_batch",
+    "layouts.channels_last",
+    "layouts.transposed",
+    "layouts.strided",
+    "layouts.expanded",
+)
+FUSED_SAMPLES = tuple(sample for sample in SAMPLES if sample.name in _FUSED)
+
+
+def _with_residual(sample: Sample, layout: str | None = None) -> Sample:
+    input = sample.tensors[0]
+    residual = Input(input.size, layout or input.layout)
+    return replace(sample, tensors=(input, residual, *sample.tensors[1:]))
+
+
+ADD_SAMPLES = (
+    *(_with_residual(sample) for sample in FUSED_SAMPLES),
+    _with_residual(norm("residual_channels_last", (3, 5, 8, 9)), "channels_last"),
+    _with_residual(norm("residual_contiguous", (3, 20, 8, 9), "channels_last"), "contiguous"),
+)
+
+
+def _then(activation, function):
+    """function, and then the activation, as two ops."""
+    return lambda *tensors, **arguments: activation(function(*tensors, **arguments))
+
+
+def _with_added(function):
+    return lambda input, residual, *rest, **arguments: function(input, *rest, **arguments) + residual
+
+
+def _fused_errors(name: str) -> tuple[ErrorSample, ...]:
+    chosen = ("input_rank", "one_value", "weight_size", "running_mean_dtype", "inference_without_mean")
+    return tuple(
+        replace(error, message=error.message.replace("batch_norm()", f"{name}()"))
+        for error in ERRORS
+        if error.name in chosen
+    )
+
+
+def _residual_error(name: str, exception, message: str, residual) -> ErrorSample:
+    arguments = (_X, residual, None, None, _C, _C)
+    return ErrorSample(name, arguments, {"training": True}, exception, f"batch_norm_add_relu(): expected {message}")
+
+
+ADD_ERRORS = (
+    *(
+        replace(error, arguments=(error.arguments[0], error.arguments[0], *error.arguments[1:]))
+        for error in _fused_errors("batch_norm_add_relu")
+    ),
+    _residual_error("residual_no_tensor", TypeError, "residual to be a Tensor, but got float", 1.0),
+    _residual_error(
+        "residual_size",
+        ValueError,
+        "residual to have size [2, 4, 8, 8], but got [2, 4, 8, 1]",
+        Input((2, 4, 8, 1)),
+    ),
+    _residual_error(
+        "residual_dtype",
+        TypeError,
+        "residual to have the dtype of input (Float), but got Double",
+        Input((2, 4, 8, 8), dtype=torch.float64),
+    ),
+)
+
+
+@st.composite
+def _add_calls(draw) -> Sample:
+    return _with_residual(draw(_calls()))
+
+
 # ---- the ops as the dispatcher knows them ----------------------------------------------------------------------------
 
 
 def _tensors(device: str) -> tuple[torch.Tensor, ...]:
-    """input, grad_output, weight, bias, mean, var."""
-    sizes = ((3, 4, 5, 6), (3, 4, 5, 6), (4,), (4,), (4,), (4,))
+    """input, grad_output, residual, output, weight, bias, mean, var."""
+    sizes = (*((3, 4, 5, 6) for _ in range(4)), *((4,) for _ in range(4)))
     made = [Input(size).make(i, torch.float32, device) for i, size in enumerate(sizes)]
-    made[4], made[5] = made[0].double().mean((0, 2, 3)), made[0].double().var((0, 2, 3), correction=0)
+    made[6], made[7] = made[0].double().mean((0, 2, 3)), made[0].double().var((0, 2, 3), correction=0)
     return tuple(made)
 
 
@@ -195,21 +287,49 @@ def _arguments(make):
 
     def arguments(device: str) -> list[tuple]:
         tensors = _tensors(device)
-        with_grad = [tensor.clone().requires_grad_() for tensor in tensors[:4]]
-        return [*make(*with_grad, *tensors[4:]), *make(*tensors)]
+        with_grad = [tensor.clone().requires_grad_() for tensor in tensors[:6]]
+        return [*make(*with_grad, *tensors[6:]), *make(*tensors)]
 
     return arguments
 
 
+def _running(x):
+    """running_mean, running_var and num_batches_tracked."""
+    return x.new_zeros(4).detach(), x.new_ones(4).detach(), torch.zeros((), dtype=torch.int64, device=x.device)
+
+
 DISPATCHER_OPS = {
-    "batch_norm_train": _arguments(lambda x, dy, w, b, mean, var: [(x, w, b, 1e-5), (x, None, None, 0.1)]),
+    "batch_norm_train": _arguments(
+        lambda x, dy, r, y, w, b, mean, var: [(x, None, w, b, 1e-5, "none"), (x, None, None, None, 0.1, "none")]
+    ),
+    "batch_norm_train_update": _arguments(
+        lambda x, dy, r, y, w, b, mean, var: [
+            (x, None, w, b, *_running(x), 0.1, 1e-5, "none"),
+            (x, None, None, None, *_running(x), None, 1e-5, "relu"),
+            (x, r, w, b, *_running(x)[:2], None, 0.3, 1e-5, "relu"),
+        ]
+    ),
     "batch_norm_infer": _arguments(
-        lambda x, dy, w, b, mean, var: [(x, mean, var, w, b, 1e-5), (x, mean.float(), var.float(), None, None, 0.1)]
+        lambda x, dy, r, y, w, b, mean, var: [
+            (x, None, mean, var, w, b, 1e-5, "none"),
+            (x, None, mean.float(), var.float(), None, None, 0.1, "none"),
+        ]
     ),
     "batch_norm_train_grad": _arguments(
-        lambda x, dy, w, b, mean, var: [(dy, x, w, mean, var, 1e-5), (dy, x, None, mean, var, 1e-5)]
+        lambda x, dy, r, y, w, b, mean, var: [
+            (dy, x, None, w, None, mean, var, 1e-5, "none"),
+            (dy, x, None, None, None, mean, var, 1e-5, "none"),
+        ]
     ),
-    "batch_norm_weight_grad": _arguments(lambda x, dy, w, b, mean, var: [(dy, x, mean, var, 1e-5)]),
+    "batch_norm_weight_grad": _arguments(lambda x, dy, r, y, w, b, mean, var: [(dy, x, mean, var, 1e-5)]),
+}
+ADD_DISPATCHER_OPS = {
+    "batch_norm_add_train_grad": _arguments(
+        lambda x, dy, r, y, w, b, mean, var: [
+            (dy, x, y.relu().detach(), w, b, mean, var, 1e-5, "relu"),
+            (dy, x, y.sigmoid().detach(), None, None, mean, var, 1e-5, "sigmoid"),
+        ]
+    ),
 }
 
 SPECS = (
@@ -224,5 +344,35 @@ SPECS = (
         errors=ERRORS,
         strategy=_calls(),
         majorant=_majorant,
+    ),
+    *(
+        OpSpec(
+            name=f"batch_norm_{name}",
+            function=function,
+            native=_then(activation, F.batch_norm),
+            reference=_then(activation, references.batch_norm),
+            dispatcher_ops={},
+            samples=FUSED_SAMPLES,
+            tiny=TINY,
+            errors=_fused_errors(f"batch_norm_{name}"),
+            strategy=_calls(),
+            majorant=_majorant,
+        )
+        for name, function, activation in (
+            ("relu", ops.batch_norm_relu, torch.relu),
+            ("sigmoid", ops.batch_norm_sigmoid, torch.sigmoid),
+        )
+    ),
+    OpSpec(
+        name="batch_norm_add_relu",
+        function=ops.batch_norm_add_relu,
+        native=_then(torch.relu, _with_added(F.batch_norm)),
+        reference=_then(torch.relu, _with_added(references.batch_norm)),
+        dispatcher_ops=ADD_DISPATCHER_OPS,
+        samples=ADD_SAMPLES,
+        tiny=tuple(_with_residual(sample) for sample in TINY),
+        errors=ADD_ERRORS,
+        strategy=_add_calls(),
+        majorant=_with_added_majorant,
     ),
 )

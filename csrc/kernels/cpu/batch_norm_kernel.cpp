@@ -12,6 +12,7 @@
 // alone. A ReLU without residual is told by x alone, so its gradient needs no tensor but x.
 #include "kernels/cpu/batch_norm_kernel.h"
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/integers.h"
 #include "kernels/cpu/vec.h"
 
@@ -97,16 +98,41 @@ D2L_INLINE double sum_of_lanes(vec_t<T> value) {
   return sum;
 }
 
-// A NaN stays one, and has a gradient: it is not below zero.
-template <typename T>
-D2L_INLINE vec_t<T> where_positive(vec_t<T> sign, vec_t<T> value) {
-  return sign <= 0 ? vec_t<T>{} : value;
+template <Activation kActivation, typename T>
+D2L_INLINE vec_t<T> activated(vec_t<T> x) {
+  if constexpr (kActivation == Activation::relu) return relu<T>(x);
+  if constexpr (kActivation == Activation::sigmoid) return sigmoid<T>(x);
+  if constexpr (kActivation == Activation::tanh) return tanh<T>(x);
+  return x;
 }
 
+// gradient * activation'(x), where y = activation(x); of a ReLU, x will do. A NaN has a gradient: it is not below zero.
 template <Activation kActivation, typename T>
-D2L_INLINE vec_t<T> activated(vec_t<T> value) {
-  if constexpr (kActivation == Activation::relu) return where_positive<T>(value, value);
-  return value;
+D2L_INLINE vec_t<T> gradient_before(vec_t<T> gradient, vec_t<T> y) {
+  if constexpr (kActivation == Activation::relu) return y <= 0 ? vec_t<T>{} : gradient;
+  if constexpr (kActivation == Activation::sigmoid) return gradient * (y * (1 - y));
+  if constexpr (kActivation == Activation::tanh) return gradient * (1 - y * y);
+  return gradient;
+}
+
+template <Activation kValue>
+struct Kind {
+  static constexpr Activation value = kValue;
+};
+
+// body(Kind<activation>)
+template <typename Body>
+D2L_INLINE void visit_activation(Activation activation, Body&& body) {
+  switch (activation) {
+    case Activation::none:
+      return body(Kind<Activation::none>{});
+    case Activation::relu:
+      return body(Kind<Activation::relu>{});
+    case Activation::sigmoid:
+      return body(Kind<Activation::sigmoid>{});
+    case Activation::tanh:
+      return body(Kind<Activation::tanh>{});
+  }
 }
 
 // Coefficients that are the same for all of a row, or that each column has its own of.
@@ -199,7 +225,8 @@ D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, NormRows
           for (int v = 0; v < kVectors; ++v) {
             vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
             const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
-            if constexpr (kMasked) gradient = where_positive<T>(distance * scale[v] + shift[v], gradient);
+            if constexpr (kMasked)
+              gradient = gradient_before<Activation::relu, T>(gradient, distance * scale[v] + shift[v]);
             vec_t<T> result = gradient * scale[v] - (distance * slope[v] + offset[v]);
             if constexpr (kAccumulate) result += load_lanes<kWhole>(to + v * kLanes<T>, lanes);
             store_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
@@ -212,13 +239,9 @@ template <bool kSpread, typename T>
 D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
                           NormRows<const T> residual, NormRows<T> output) {
   const auto run = [&](auto has_residual) {
-    constexpr bool kResidual = has_residual.value;
-    switch (activation) {
-      case Activation::relu:
-        return normalize<kSpread, kResidual, Activation::relu>(work, by, input, residual, output);
-      default:
-        return normalize<kSpread, kResidual, Activation::none>(work, by, input, residual, output);
-    }
+    visit_activation(activation, [&](auto kind) {
+      normalize<kSpread, has_residual.value, kind.value>(work, by, input, residual, output);
+    });
   };
   return residual.data != nullptr ? run(Bool<true>{}) : run(Bool<false>{});
 }
@@ -256,7 +279,8 @@ D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output,
         for (int v = 0; v < kVectors; ++v) {
           vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
           const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
-          if constexpr (kMasked) gradient = where_positive<T>(distance * scale[v] + shift[v], gradient);
+          if constexpr (kMasked)
+            gradient = gradient_before<Activation::relu, T>(gradient, distance * scale[v] + shift[v]);
           sums[v] += gradient;
           products[v] += gradient * distance;
         }
@@ -299,7 +323,7 @@ D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, 
         vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
         // The lanes behind the last pixel have no gradient.
         const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center;
-        if constexpr (kMasked) gradient = where_positive<T>(distance * scale + shift, gradient);
+        if constexpr (kMasked) gradient = gradient_before<Activation::relu, T>(gradient, distance * scale + shift);
         sums[v] += gradient;
         products[v] += gradient * distance;
       }
@@ -324,11 +348,7 @@ D2L_INLINE void through_activation(NormExtent work, NormRows<const T> grad_outpu
       for (int v = 0; v < vectors.value; ++v) {
         const vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
         const vec_t<T> y = load_lanes<kWhole>(outputs + v * kLanes<T>, lanes);
-        vec_t<T> result;
-        if constexpr (kActivation == Activation::relu) result = where_positive<T>(y, gradient);
-        if constexpr (kActivation == Activation::sigmoid) result = gradient * (y * (1 - y));
-        if constexpr (kActivation == Activation::tanh) result = gradient * (1 - y * y);
-        store_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
+        store_lanes<kWhole>(to + v * kLanes<T>, gradient_before<kActivation, T>(gradient, y), lanes);
       }
     });
   }
@@ -463,16 +483,7 @@ void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumula
 template <typename T>
 void activation_grad(NormExtent work, Activation activation, NormRows<const T> grad_output, NormRows<const T> output,
                      NormRows<T> through) {
-  switch (activation) {
-    case Activation::relu:
-      return through_activation<Activation::relu>(work, grad_output, output, through);
-    case Activation::sigmoid:
-      return through_activation<Activation::sigmoid>(work, grad_output, output, through);
-    case Activation::tanh:
-      return through_activation<Activation::tanh>(work, grad_output, output, through);
-    case Activation::none:
-      break;
-  }
+  visit_activation(activation, [&](auto kind) { through_activation<kind.value>(work, grad_output, output, through); });
 }
 
 #define D2L_INSTANTIATE(T)                                                                                             \

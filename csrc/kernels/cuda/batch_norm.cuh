@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/batch_norm.h"
 #include "kernels/cuda/common.cuh"
 
 namespace d2l::cuda::batch_norm {
@@ -47,6 +49,29 @@ struct Work {
   bool aligned;             // all maps to the size of a pack
 };
 
+// Maps as a kernel takes them.
+template <typename T>
+struct Maps {
+  T* data;
+  int64_t pixel;  // NHWC: elements from one pixel to the next; else 0
+};
+
+template <bool kNhwc, typename T>
+Maps<const T> maps_of(NormInput maps, const BatchNormShape& shape) {
+  return {static_cast<const T*>(maps.data), !kNhwc ? 0 : maps.pixel > 0 ? maps.pixel : shape.C};
+}
+template <bool kNhwc, typename T>
+Maps<T> maps_of(NormOutput maps, const BatchNormShape& shape) {
+  return {static_cast<T*>(maps.data), !kNhwc ? 0 : maps.pixel > 0 ? maps.pixel : shape.C};
+}
+
+// Whether packs of all of these may be loaded at once.
+template <typename T, typename... Given>
+bool are_aligned(const Given&... maps) {
+  constexpr int64_t kPack = kPackBytes / static_cast<int64_t>(sizeof(T));
+  return ((is_aligned(maps.data, kPackBytes) && maps.pixel % kPack == 0) && ...);
+}
+
 struct Grid {
   dim3 grid, block;
   int64_t slices;
@@ -57,6 +82,8 @@ inline int64_t max_slices(const BatchNormShape& shape, Layout layout) {
   return std::clamp<int64_t>(ceil_div(shape.values(), kValuesPerBlock), 1,
                              std::max<int64_t>(1, kMaxBlocks / std::max<int64_t>(1, blocks)));
 }
+
+inline bool is_empty(const BatchNormShape& shape) { return shape.values() == 0 || shape.C == 0; }
 
 template <bool kNhwc, int kPack>
 Work work_of(const BatchNormShape& shape, double eps, bool aligned) {
@@ -114,7 +141,8 @@ __device__ __forceinline__ void store_to(T* to, const Pack<T, kPack>& pack, bool
 template <bool kNhwc, int kPack>
 struct Walk {
   int64_t row, end, step;
-  int64_t offset;                 // of the pack in elements
+  int64_t channel;                // NHWC: the first of the pack
+  int64_t offset;                 // NCHW: of the pack in elements
   int64_t image_step, pack_step;  // NCHW: `step` packs as images and packs of a plane
   int64_t place;                  // NCHW: of the pack in its plane
 
@@ -125,7 +153,7 @@ struct Walk {
     end = begin + work.rows_per_slice < work.rows ? begin + work.rows_per_slice : work.rows;
     if (c >= work.C) end = row;
     if constexpr (kNhwc) {
-      offset = row * work.C + c;
+      channel = c;
     } else {
       const int64_t image = row / work.packs_per_plane;
       place = row - image * work.packs_per_plane;
@@ -137,11 +165,15 @@ struct Walk {
 
   __device__ __forceinline__ bool inside() const { return row < end; }
 
+  // The pack in these maps.
+  template <typename T>
+  __device__ __forceinline__ T* in(const Maps<T>& maps) const {
+    return maps.data + (kNhwc ? row * maps.pixel + channel : offset);
+  }
+
   __device__ __forceinline__ void next(const Work& work) {
     row += step;
-    if constexpr (kNhwc) {
-      offset += step * work.C;
-    } else {
+    if constexpr (!kNhwc) {
       const bool wraps = place + pack_step >= work.packs_per_plane;
       place += wraps ? pack_step - work.packs_per_plane : pack_step;
       // From the end of a plane to the next image lie the other channels: C - 1 planes.
@@ -160,9 +192,63 @@ struct Center {
       : near(static_cast<Value>(mean)), rest(static_cast<Value>(mean - static_cast<Stat>(near))) {}
 };
 
+// What one channel is normalised with: (x - near) * scale + shift.
+template <typename Value>
+struct Coefficients {
+  Value near, scale, shift;
+
+  __device__ __forceinline__ Value operator()(Value x) const { return (x - near) * scale + shift; }
+};
+
+// Pointers of a Normalization, as kernels take them.
+template <typename Value, typename Stat>
+struct Parameters {
+  const Stat* mean;
+  const Stat* var;
+  const Value* weight;
+  const Value* bias;
+
+  explicit Parameters(const Normalization& by)
+      : mean(static_cast<const Stat*>(by.mean)),
+        var(static_cast<const Stat*>(by.var)),
+        weight(static_cast<const Value*>(by.weight)),
+        bias(static_cast<const Value*>(by.bias)) {}
+
+  __device__ __forceinline__ Coefficients<Value> of(int64_t c, double eps) const;
+};
+
 template <typename Value, typename Stat>
 __device__ __forceinline__ Value inverse_deviation(Stat var, double eps) {
   return static_cast<Value>(Stat{1} / sqrt(var + static_cast<Stat>(eps)));
+}
+
+template <typename Value, typename Stat>
+__device__ __forceinline__ Coefficients<Value> Parameters<Value, Stat>::of(int64_t c, double eps) const {
+  const Center<Value, Stat> center(mean[c]);
+  const Value scale = inverse_deviation<Value>(var[c], eps) * (weight ? weight[c] : Value{1});
+  return {center.near, scale, (bias ? bias[c] : Value{0}) - center.rest * scale};
+}
+
+template <bool kNhwc, int kPack>
+__device__ __forceinline__ int64_t first_channel() {
+  return kNhwc ? (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kPack : blockIdx.x;
+}
+
+// gradient * activation'(x), where y = activation(x); of a ReLU, x will do. A NaN has a gradient: it is not below zero.
+// The activation is the same in all threads: the branch costs nothing next to the loads.
+template <typename Value>
+__device__ __forceinline__ Value gradient_before(Activation activation, Value gradient, Value y) {
+  switch (activation) {
+    case Activation::relu:
+      return y <= Value{0} ? Value{0} : gradient;
+    case Activation::sigmoid:
+      return gradient * (y * (Value{1} - y));
+    case Activation::tanh:
+      return gradient * (Value{1} - y * y);
+    case Activation::none:
+      break;
+  }
+  return gradient;
 }
 
 }  // namespace d2l::cuda::batch_norm

@@ -1,0 +1,19 @@
+#include "kernels/cpu/add_relu.h"
+
+#include "kernels/cpu/add_relu_kernel.h"
+#include "kernels/cpu/parallel.h"
+
+namespace d2l::cpu {
+
+template <typename T>
+void add_relu(int64_t count, const T* input, const T* other, T* output) {
+  constexpr int64_t kElementsPerTask = 65536;  // fewer are not worth a thread
+  parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
+    D2L_CALL_BEST(add_relu_range, end - begin, input + begin, other + begin, output + begin);
+  });
+}
+
+template void add_relu(int64_t, const float*, const float*, float*);
+template void add_relu(int64_t, const double*, const double*, double*);
+
+}  // namespace d2l::cpu

@@ -1,0 +1,20 @@
+// The kernel of add_relu.cpp, which is compiled once per capability.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/capability.h"
+
+namespace d2l::cpu {
+
+#define D2L_ADD_RELU_KERNELS(capability)                                         \
+  namespace capability {                                                         \
+  template <typename T>                                                          \
+  void add_relu_range(int64_t count, const T* input, const T* other, T* output); \
+  }
+
+D2L_FOR_EACH_CAPABILITY(D2L_ADD_RELU_KERNELS)
+
+#undef D2L_ADD_RELU_KERNELS
+
+}  // namespace d2l::cpu
