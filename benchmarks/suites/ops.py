@@ -10,6 +10,7 @@ next to a ratio over 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -37,6 +38,11 @@ WHY_MAXIMUM = (
     "ATen's NCHW maximum pooling is scalar, its channels_last one loads and stores its maxima at every tap, and both "
     "keep an int64 index per output, eight bytes where one suffices"
 )
+WHY_NORM = (
+    "ATen's statistics are scalar in NCHW and, in channels_last, take more passes over the input; with few channels "
+    "its loops over them are short"
+)
+WHY_FUSED = "one pass where native makes two or three: what the activation is applied to is neither written nor read"
 WHY_OVERHEAD = (
     "next to no arithmetic: the time is argument checks, dispatch, allocation, and for ATen the call of oneDNN"
 )
@@ -142,6 +148,64 @@ class Pool:
         return (x + y) * item + offsets, y if offsets else y * window
 
 
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation in training, alone or with what is fused to it, or add_relu; backward for all arguments."""
+
+    name: str
+    op: str
+    batch: int
+    c: int
+    size: int
+    gpu_batch: int | None = None
+    why: str = ""
+
+    floors: ClassVar[dict[str, float]] = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 2e-2}
+
+    @property
+    def gradients(self) -> dict[str, tuple[str, ...]]:
+        return {"backward": tuple(self.shapes())}
+
+    @property
+    def error_norm(self) -> float:
+        """A rounding may move an element across the kink of a ReLU, which changes its gradient altogether."""
+        return 2.0
+
+    @property
+    def residual(self) -> bool:
+        return "add" in self.op
+
+    def tiny(self) -> Norm:
+        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), size=min(self.size, 16))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        maps = {"input": self.out_shape()} | ({"residual": self.out_shape()} if self.residual else {})
+        return maps if self.op == "add_relu" else maps | {"weight": (self.c,), "bias": (self.c,)}
+
+    def out_shape(self) -> tuple[int, ...]:
+        return self.batch, self.c, self.size, self.size
+
+    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        maps = [tensors["input"], *([tensors["residual"]] if self.residual else [])]
+        if self.op == "add_relu":
+            return ops.add_relu(*maps) if hasattr(ops, self.op) else F.relu(maps[0] + maps[1])
+        parameters = (None, None, tensors["weight"], tensors["bias"], True)
+        if hasattr(ops, self.op):
+            return getattr(ops, self.op)(*maps, *parameters)
+        output = ops.batch_norm(maps[0], *parameters)
+        return F.relu(output + maps[1] if self.residual else output)
+
+    def cost(self, mode: str, item: int) -> tuple[int, int]:
+        """Every tensor once, though the statistics, or the sums of the gradients, come before anything is written."""
+        elements = self.batch * self.c * self.size**2
+        maps = 2 + self.residual if mode == "forward" else 3 + 2 * self.residual
+        return maps * elements * item, 8 * elements
+
+
+def _norm(op: str, *shape: Any, **options: Any) -> Norm:
+    return Norm(shape[0], op, *shape[1:], why=WHY_NORM if op == "batch_norm" else WHY_FUSED, **options)
+
+
 def _max_pool(name: str, *shape: int, **options: Any) -> Pool:
     return Pool(name, "max_pool2d", *shape, why=WHY_MAXIMUM, **options)
 
@@ -157,7 +221,7 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
     return replace(conv, why=WHY_WINOGRAD if conv.stride == 1 and conv.kernel in (3, 5) else "")
 
 
-LAYERS: tuple[Conv | Pool, ...] = (
+LAYERS: tuple[Conv | Pool | Norm, ...] = (
     *(_chapter_convolution(*shape) for shape in CONVOLUTIONS),
     _avg_pool("lenet.pool1", 256, 6, 28, 2),
     _avg_pool("lenet.pool2", 256, 16, 10, 2),
@@ -169,22 +233,34 @@ LAYERS: tuple[Conv | Pool, ...] = (
     Pool("nin.global", "adaptive_avg_pool2d", 64, 10, 5, 1, gpu_batch=128),
     _max_pool("googlenet.pool", 16, 256, 12, 3, stride=1, padding=1, gpu_batch=128),
     _max_pool("resnet.pool1", 16, 64, 48, 3, stride=2, padding=1, gpu_batch=256),
+    _norm("batch_norm", "bn_lenet.bn1", 256, 6, 28),
+    _norm("batch_norm", "bn_lenet.bn2", 256, 16, 10),
+    _norm("batch_norm", "resnet.bn1", 16, 64, 24, gpu_batch=256),
+    _norm("batch_norm", "resnet.bn4", 16, 512, 3, gpu_batch=256),
+    _norm("batch_norm_relu", "resnet.bn1", 16, 64, 24, gpu_batch=256),
+    _norm("batch_norm_relu", "resnet.bn2", 16, 128, 12, gpu_batch=256),
+    _norm("batch_norm_relu", "densenet.bn", 16, 96, 24, gpu_batch=256),
+    _norm("batch_norm_add_relu", "resnet.bn1", 16, 64, 24, gpu_batch=256),
+    _norm("batch_norm_add_relu", "resnet.bn3", 16, 256, 6, gpu_batch=256),
+    _norm("batch_norm_add_relu", "resnet.bn4", 16, 512, 3, gpu_batch=256),
+    _norm("add_relu", "resnet.block1", 16, 64, 24, gpu_batch=256),
     Conv("overhead", 1, 1, 3, 1, 3, why=WHY_OVERHEAD),
     Pool("overhead", "max_pool2d", 1, 1, 2, 2, why=WHY_OVERHEAD),
+    Norm("overhead", "batch_norm", 2, 1, 2, why=WHY_OVERHEAD),
 )
 
 EXPLANATIONS = {(layer.op, layer.name): layer.why for layer in LAYERS}
 
 
 def _builder(
-    layer: Conv | Pool,
+    layer: Conv | Pool | Norm,
     ops: Any,
     drawn: Callable[[], dict],
     layout: str,
-    wanted: str | None,
+    wanted: str | tuple[str, ...] | None,
     compile_on: str | None = None,
 ) -> Callable[[], Runner]:
-    """Makes the forward call, or autograd of it for the argument `wanted`; compiled for the device `compile_on`."""
+    """Makes the forward call, or autograd of it for the arguments `wanted`; compiled for the device `compile_on`."""
 
     def build() -> Runner:
         tensors = {name: as_layout(tensor, layout) for name, tensor in drawn().items()}
@@ -196,14 +272,15 @@ def _builder(
         call = forward if compile_on is None else compiled(forward, compile_on)
         if wanted is None:
             return Runner(call)
-        argument = tensors[wanted].requires_grad_()
+        names = (wanted,) if isinstance(wanted, str) else wanted
+        arguments = [tensors[name].requires_grad_() for name in names]
         output = call()
-        return Runner(lambda: torch.autograd.grad(output, argument, grad_output, retain_graph=True)[0])
+        return Runner(lambda: torch.autograd.grad(output, arguments, grad_output, retain_graph=True), list)
 
     return build
 
 
-def _contest(layer: Conv | Pool, mode: str, settings: Settings, ours: Any) -> Contest:
+def _contest(layer: Conv | Pool | Norm, mode: str, settings: Settings, ours: Any) -> Contest:
     device, wanted = settings.device, layer.gradients.get(mode)
 
     @cache
@@ -213,7 +290,7 @@ def _contest(layer: Conv | Pool, mode: str, settings: Settings, ours: Any) -> Co
 
     def reference() -> list[torch.Tensor]:
         exact = {name: tensor.double() for name, tensor in drawn().items()}
-        return [_builder(layer, F, lambda: exact, "nchw", wanted)().run()]
+        return list(_builder(layer, F, lambda: exact, "nchw", wanted)().result())
 
     contestants = []
     for layout in LAYOUTS:
@@ -238,10 +315,11 @@ def _contest(layer: Conv | Pool, mode: str, settings: Settings, ours: Any) -> Co
         flops=flops,
         bytes=moved,
         images=layer.batch,
+        error_norm=getattr(layer, "error_norm", math.inf),
     )
 
 
-def contests(settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool] = LAYERS) -> Iterator[Contest]:
+def contests(settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool | Norm] = LAYERS) -> Iterator[Contest]:
     """Every layer in every mode. `ours` is the namespace of our functions, d2lkernels.ops unless given."""
     if ours is None:
         ours = import_module("d2lkernels.ops")
