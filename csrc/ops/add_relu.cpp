@@ -2,7 +2,6 @@
 // gradients are the same.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -12,6 +11,7 @@
 #include "common/dispatch.h"
 #include "kernels/cpu/add_relu.h"
 #include "kernels/cuda/add_relu.h"
+#include "ops/activation.h"
 
 namespace d2l {
 namespace {
@@ -90,7 +90,7 @@ struct AddRelu : torch::autograd::Function<AddRelu> {
     if (!grads[0].defined()) {
       return {Tensor(), Tensor()};
     }
-    const Tensor gradient = at::threshold_backward(grads[0], ctx->get_saved_variables()[0], 0);
+    const Tensor gradient = activation_input_grad(Activation::relu, grads[0], ctx->get_saved_variables()[0]);
     return {ctx->needs_input_grad(0) ? gradient : Tensor(), ctx->needs_input_grad(1) ? gradient : Tensor()};
   }
 };

@@ -16,6 +16,7 @@
 #include "common/dispatch.h"
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cuda/batch_norm.h"
+#include "ops/activation.h"
 
 namespace d2l {
 namespace {
@@ -195,7 +196,7 @@ Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const 
 
 Trained train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
               const OptionalTensor& bias, double eps, string_view activation_name, const Running* running) {
-  const auto activation = activation_named("batch_norm", activation_name);
+  const auto activation = activation_of("batch_norm", activation_name);
   const char* op = name_of(activation, residual.has_value());
   check_train<int64_t>(op, input, residual, weight, bias);
   if (running != nullptr) {
@@ -242,7 +243,7 @@ Trained batch_norm_train_update(const Tensor& input, const OptionalTensor& resid
 Tensor batch_norm_infer(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,
                         const OptionalTensor& weight, const OptionalTensor& bias, double eps,
                         string_view activation_name) {
-  const auto activation = activation_named("batch_norm", activation_name);
+  const auto activation = activation_of("batch_norm", activation_name);
   const char* op = name_of(activation, residual.has_value());
   check_infer<int64_t>(op, input, residual, mean, var, weight, bias);
   const auto shape = shape_of(input);
@@ -291,7 +292,7 @@ template <typename Int>
 Activation check_train_grad(const char* op, const Tensor& grad_output, const Tensor& input,
                             const OptionalTensor& output, const OptionalTensor& weight, const OptionalTensor& bias,
                             const Tensor& mean, const Tensor& var, string_view activation_name) {
-  const auto activation = activation_named(op, activation_name);
+  const auto activation = activation_of(op, activation_name);
   check_gradients<Int>(op, grad_output, input, output, weight, bias, mean, var);
   TORCH_CHECK_VALUE(output.has_value() || activation == Activation::none || activation == Activation::relu, op,
                     "(): expected output to be a Tensor for activation '", activation_name, "', but got None");
@@ -429,7 +430,7 @@ Tensor channels_meta(const Tensor& input, at::ScalarType dtype) {
 
 Trained train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
                    const OptionalTensor& bias, string_view activation, const Running* running) {
-  const char* op = name_of(activation_named("batch_norm", activation), residual.has_value());
+  const char* op = name_of(activation_of("batch_norm", activation), residual.has_value());
   check_train<SymInt>(op, input, residual, weight, bias);
   if (running != nullptr) {
     check_running<SymInt>(op, *running, input);
@@ -453,7 +454,7 @@ Trained batch_norm_train_update_meta(const Tensor& input, const OptionalTensor& 
 
 Tensor batch_norm_infer_meta(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,
                              const OptionalTensor& weight, const OptionalTensor& bias, double, string_view activation) {
-  const char* op = name_of(activation_named("batch_norm", activation), residual.has_value());
+  const char* op = name_of(activation_of("batch_norm", activation), residual.has_value());
   check_infer<SymInt>(op, input, residual, mean, var, weight, bias);
   return map_meta(input);
 }

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
-#include <string_view>
 
 #include "common/check.h"
 #include "common/dispatch.h"
@@ -13,16 +12,6 @@
 namespace d2l::batch_norm {
 
 using OptionalTensor = std::optional<at::Tensor>;
-
-inline Activation activation_named(const char* op, std::string_view name) {
-  constexpr std::string_view kNames[] = {"none", "relu", "sigmoid", "tanh"};
-  for (const auto activation : {Activation::none, Activation::relu, Activation::sigmoid, Activation::tanh}) {
-    if (name == kNames[static_cast<int>(activation)]) {
-      return activation;
-    }
-  }
-  TORCH_CHECK_VALUE(false, op, "(): expected activation to be one of none, relu, sigmoid, tanh, but got '", name, "'");
-}
 
 // The function that is fused in this way, for messages.
 inline const char* name_of(Activation activation, bool has_residual) {

@@ -9,12 +9,9 @@
 #include <ATen/ops/mean.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/rsqrt.h>
-#include <ATen/ops/sigmoid_backward.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/tanh_backward.h>
-#include <ATen/ops/threshold_backward.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -22,6 +19,7 @@
 #include <vector>
 
 #include "common/autograd.h"
+#include "ops/activation.h"
 #include "ops/batch_norm.h"
 
 namespace d2l {
@@ -80,21 +78,6 @@ std::tuple<Tensor, Tensor> call_weight_grad(const Tensor& grad_output, const Ten
 }
 
 OptionalTensor optional(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
-
-// grad_output * activation'(x), where output = activation(x). Differentiable.
-Tensor gradient_before(Activation activation, const Tensor& grad_output, const Tensor& output) {
-  switch (activation) {
-    case Activation::relu:
-      return at::threshold_backward(grad_output, output, 0);
-    case Activation::sigmoid:
-      return at::sigmoid_backward(grad_output, output);
-    case Activation::tanh:
-      return at::tanh_backward(grad_output, output);
-    case Activation::none:
-      break;
-  }
-  return grad_output;
-}
 
 // Places of the gradients among the results of backward, and whether they are wanted. needs_input_grad counts the
 // tensors that were passed.
@@ -193,7 +176,7 @@ Trained batch_norm_train_update_autograd(const Tensor& input, const OptionalTens
   const char* op = "batch_norm_train_update";
   const Running running{running_mean, running_var, batches, momentum};
   if (needs_autograd(op, running_mean, running_var)) {
-    const char* name = name_of(activation_named("batch_norm", activation), residual.has_value());
+    const char* name = name_of(activation_of("batch_norm", activation), residual.has_value());
     check_train<SymInt>(name, input, residual, weight, bias);
     check_running<SymInt>(name, running, input);
     TORCH_CHECK_NOT_IMPLEMENTED(false, name,
@@ -233,7 +216,7 @@ struct BatchNormInfer : torch::autograd::Function<BatchNormInfer> {
     const double eps = ctx->saved_data["eps"].toDouble();
     const std::string activation = ctx->saved_data["activation"].toStringRef();
     const Wanted wanted(ctx, ctx->saved_data["passed"].toInt(), 2);
-    const Tensor gradient = gradient_before(activation_named("batch_norm", activation), grads[0], saved[1]);
+    const Tensor gradient = activation_input_grad(activation_of("batch_norm", activation), grads[0], saved[1]);
     if (wanted.input) {
       result[0] = call_infer(gradient.contiguous(format_of(input)), std::nullopt, at::zeros_like(mean), var,
                              optional(saved[2]), std::nullopt, eps, "none");
@@ -252,7 +235,7 @@ Tensor batch_norm_infer_autograd(const Tensor& input, const OptionalTensor& resi
                                  const Tensor& var, const OptionalTensor& weight, const OptionalTensor& bias,
                                  double eps, string_view activation) {
   if (needs_autograd("batch_norm_infer", mean, var)) {
-    const char* op = name_of(activation_named("batch_norm", activation), residual.has_value());
+    const char* op = name_of(activation_of("batch_norm", activation), residual.has_value());
     check_infer<SymInt>(op, input, residual, mean, var, weight, bias);
     TORCH_CHECK_NOT_IMPLEMENTED(false, op,
                                 "(): expected running_mean and running_var not to require grad, but got some that do");
@@ -286,7 +269,7 @@ Tensor along_channels(const Tensor& values, const Tensor& input) {
 Gradients differentiable_train_grad(const Tensor& grad_output, const Tensor& input, const OptionalTensor& output,
                                     const OptionalTensor& weight, const OptionalTensor& bias, double eps,
                                     string_view activation_name) {
-  const auto activation = activation_named("batch_norm", activation_name);
+  const auto activation = activation_of("batch_norm", activation_name);
   const auto dtype = compute_dtype(input);
   const auto axes = axes_but_channels(input);
   const Tensor x = input.to(dtype), distance = at::sub(x, x.mean(axes, true));
@@ -300,7 +283,7 @@ Gradients differentiable_train_grad(const Tensor& grad_output, const Tensor& inp
       if (bias.has_value()) y = at::add(y, along_channels(bias->to(dtype), input));
       y = y.to(input.scalar_type());
     }
-    through = gradient_before(activation, grad_output, y);
+    through = activation_input_grad(activation, grad_output, y);
   }
   const Tensor dy = through.to(dtype), product = at::mul(dy, z);
   const Tensor grad_input = at::mul(at::sub(at::sub(dy, dy.mean(axes, true)), at::mul(z, product.mean(axes, true))),
