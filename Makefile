@@ -27,7 +27,7 @@ test: lint build types test-cpu test-emulated check-op-table bench-smoke
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt setuptools ninja pybind11 safetensors numpy rich matplotlib \
+	$(PIP) install -q -c constraints.txt setuptools ninja pybind11 safetensors numpy rich matplotlib pandas ipykernel \
 		pytest pytest-xdist hypothesis expecttest ruff clang-format mypy
 	touch $@
 

@@ -30,7 +30,21 @@ class DownloadError(RuntimeError):
 
 def md5(path: Path) -> str:
     """The MD5 sum of a file, in hexadecimal."""
-    digest = hashlib.md5(usedforsecurity=False)
+    return _digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def _kind(checksum: str) -> str:
+    """Which sum this is, by its length."""
+    return "SHA-1" if len(checksum) == 40 else "MD5"
+
+
+def matches(path: Path, checksum: str) -> bool:
+    """Whether a file has this MD5 or SHA-1 sum."""
+    name = _kind(checksum).replace("-", "").lower()
+    return _digest(path, hashlib.new(name, usedforsecurity=False)) == checksum
+
+
+def _digest(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -75,14 +89,14 @@ def fetch(
     timeout: float = STALL_SECONDS,
     progress: Progress | None = None,
 ) -> Path:
-    """Downloads a file into a folder, unless it is there already with the right MD5 sum.
+    """Downloads a file into a folder, unless it is there already with the right sum.
 
     The bytes go to ``<name>.part``, which the next call continues; only a complete file with the right sum gets the
     name. A mirror that breaks off is asked again for the rest as long as it sends anything.
 
     Args:
         name: the file's name, which also ends its address at every mirror.
-        checksum: its MD5 sum, in hexadecimal.
+        checksum: its MD5 or SHA-1 sum, in hexadecimal.
         folder: where it goes; made if need be.
         mirrors: addresses that end in a slash, tried in this order.
         timeout: seconds without a byte after which a mirror is given up.
@@ -98,7 +112,7 @@ def fetch(
     part = folder / f"{name}.part"
     reasons = []
     try:
-        if target.exists() and md5(target) == checksum:
+        if target.exists() and matches(target, checksum):
             return target
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
@@ -109,10 +123,10 @@ def fetch(
                 except (OSError, HTTPException, ValueError) as error:
                     reasons.append(f"{mirror}: {getattr(error, 'reason', None) or error}")
                     continue
-                if md5(part) == checksum:
+                if matches(part, checksum):
                     os.replace(part, target)
                     return target
-                reasons.append(f"{mirror}: the file has another MD5 sum than {checksum}")
+                reasons.append(f"{mirror}: the file has another {_kind(checksum)} sum than {checksum}")
                 file.truncate(0)
     except OSError as error:
         raise DownloadError(f"{folder} cannot be written: {error.strerror or error}") from None
