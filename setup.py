@@ -14,6 +14,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
@@ -73,4 +74,19 @@ class BuildExtension(build_ext):
             shutil.copy2(built, ROOT / "d2lkernels" / "_build_info.py")
 
 
-setup(ext_modules=[Extension("d2lkernels._C", sources=[])], cmdclass={"build_ext": BuildExtension})
+class BuildPython(build_py):
+    """Puts the examples inside the package, where an installed one finds them; an editable one finds them here."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "d2lkernels", "d2l", "examples")
+            target.mkdir(parents=True, exist_ok=True)
+            for script in (ROOT / "examples").glob("chapter_*.py"):
+                shutil.copy2(script, target / script.name)
+
+
+setup(
+    ext_modules=[Extension("d2lkernels._C", sources=[])],
+    cmdclass={"build_ext": BuildExtension, "build_py": BuildPython},
+)

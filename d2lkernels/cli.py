@@ -1,4 +1,4 @@
-"""The command line: ``python -m d2lkernels info | train``."""
+"""The command line: ``python -m d2lkernels info | train | examples``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from . import __version__, config
+from .d2l import sections
 from .data import DataError
 from .training import TrainingError, command
 
@@ -26,7 +27,7 @@ def _run_info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (_add_info, command.add_parser)
+COMMANDS: tuple[Callable[[Any], None], ...] = (_add_info, command.add_parser, sections.add_parser)
 """Each adds a subcommand to a parser and sets its default `run`, a function from the arguments to the exit code."""
 
 

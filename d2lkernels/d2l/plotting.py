@@ -70,6 +70,8 @@ def set_axes(
     """Sets labels, scales, limits and legend of a plot, and draws its grid."""
     for name, value in (("label", (xlabel, ylabel)), ("scale", (xscale, yscale)), ("lim", (xlim, ylim))):
         for axis, setting in zip("xy", value, strict=True):
+            if name == "lim" and setting is not None and setting[0] == setting[1]:
+                setting = None  # of a single epoch
             getattr(axes, f"set_{axis}{name}")(setting)
     if legend:
         axes.legend(legend)

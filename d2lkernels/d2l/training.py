@@ -195,10 +195,13 @@ class _Counted:
             yield X, y
 
 
-def predict_ch3(net: Callable[[Tensor], Tensor], test_iter: Iterable[Any], n: int = 6) -> list[tuple[str, str]]:
+def predict_ch3(
+    net: Callable[[Tensor], Tensor], test_iter: Iterable[Any], n: int = 6, *, show: bool = True
+) -> list[tuple[str, str]]:
     """Shows the first `n` test images with their true and their predicted class (3.6).
 
-    In a terminal the classes are printed; there the picture is drawn if matplotlib is installed.
+    In a terminal the classes are printed; there the picture is drawn if matplotlib is installed, and not if `show` is
+    false.
 
     Returns:
         The true and the predicted class of each image.
@@ -213,7 +216,7 @@ def predict_ch3(net: Callable[[Tensor], Tensor], test_iter: Iterable[Any], n: in
     if isinstance(net, torch.nn.Module):
         net.train(mode)
     answers = list(zip(get_fashion_mnist_labels(y), get_fashion_mnist_labels(guesses), strict=True))
-    if in_notebook() or available("matplotlib"):
+    if show and (in_notebook() or available("matplotlib")):
         show_images(X, 1, len(X), titles=[f"{true}\n{guess}" for true, guess in answers])
     if not in_notebook():
         for true, guess in answers:
@@ -228,11 +231,14 @@ def train_ch6(
     num_epochs: int,
     lr: float,
     device: torch.device | str,
+    *,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
 ) -> Training:
     """Trains a classifier of images on a device (6.6): Xavier-uniform weights, SGD without momentum, cross-entropy.
 
     The images of :func:`load_data_fashion_mnist` are moved to the device once, as bytes. The metrics stay there and are
-    read five times an epoch. Only the training steps are timed, as in the book.
+    read five times an epoch. Only the training steps are timed, as in the book. `optimizer` makes another optimizer
+    than SGD.
 
     Raises:
         ValueError: `train_iter` has no batch.
@@ -246,7 +252,7 @@ def train_ch6(
         raise ValueError("train_ch6(): expected train_iter to have at least one batch, but got none")
     xavier_uniform_(net).to(device)
     print("training on", device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    updater = optimizer(net.parameters(), lr=lr)
     loss = torch.nn.CrossEntropyLoss()
     animator = Animator(xlabel="epoch", xlim=[1, num_epochs], legend=LEGEND)
     timer, step_seconds, begin = SpanTimer(device), 0.0, time.perf_counter()
@@ -257,11 +263,11 @@ def train_ch6(
         for i, (X, y) in enumerate(train_batches):
             with timer:
                 X, y = X.to(device), y.to(device)
-                optimizer.zero_grad()
+                updater.zero_grad()
                 y_hat = net(X)
                 value = loss(y_hat, y)
                 value.backward()
-                optimizer.step()
+                updater.step()
                 metric.add(value.detach() * len(X), _correct(y_hat.detach(), y), len(X))
             if (i + 1) % max(1, num_batches // 5) == 0 or i == num_batches - 1:
                 animator.add(epoch + (i + 1) / num_batches, (metric[0] / metric[2], metric[1] / metric[2], None))
