@@ -6,8 +6,8 @@ tensor([[4., 4.],
         [4., 4.]])
 
 These two imports stand for the book's two. What the book exports is here, and what it only defines in passing:
-``vgg_block``, ``pool2d``, ``batch_norm``, ``k_fold`` and the like. Convolutions, pools and batch normalisation run on
-our kernels; everything runs on the device of its input. matplotlib, pandas and IPython are imported when they are
+``vgg_block``, ``pool2d``, ``batch_norm``, ``k_fold`` and the like. Whatever has a kernel of ours runs on it, and
+everything runs on the device of its input. matplotlib, pandas and IPython are imported when they are
 needed (``pip install "d2lkernels[book]"``); in a script, training prints lines in place of a live plot.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import models, ops
+from .. import models, nn, ops
 from ..models import vgg as _vgg
 
 
@@ -190,8 +190,6 @@ class BatchNorm(torch.nn.Module):
 
 def vgg(conv_arch: Sequence[tuple[int, int]]) -> torch.nn.Module:
     """VGG for images of one channel and 224 pixels (7.2): a list of (convolutions, channels), one for each block."""
-    from .. import nn
-
     return _vgg.vgg(nn, conv_arch=tuple(map(tuple, conv_arch)), ratio=1)  # type: ignore[arg-type]
 
 
@@ -211,7 +209,7 @@ class MyLinear(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.randn(units))
 
     def forward(self, X: Tensor) -> Tensor:
-        return torch.relu(X @ self.weight + self.bias)
+        return ops.relu(X @ self.weight + self.bias)
 
 
 class MySequential(torch.nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from .. import nn
+from .. import ops
 
 
 def synthetic_data(w: Tensor, b: float, num_examples: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def sgd(params: Iterable[Tensor], lr: float, batch_size: int) -> None:
 
 def softmax(X: Tensor) -> Tensor:
     """Each row's exponentials over their sum (3.6): (N, C) to (N, C). Large inputs do not overflow."""
-    return torch.softmax(X, dim=1)
+    return ops.softmax(X, dim=1)
 
 
 def cross_entropy(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def cross_entropy(y_hat: Tensor, y: Tensor) -> Tensor:
 
 def relu(X: Tensor) -> Tensor:
     """``max(X, 0)`` (4.2)."""
-    return torch.relu(X)
+    return ops.relu(X)
 
 
 def l2_penalty(w: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def dropout_layer(X: Tensor, dropout: float) -> Tensor:
     """
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout_layer(): expected dropout to be between 0 and 1, but got {dropout}")
-    return nn.functional.dropout(X, dropout, training=True)
+    return ops.dropout(X, dropout, training=True)
 
 
 def init_weights(m: torch.nn.Module) -> None:

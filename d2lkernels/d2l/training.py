@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import nn
+from ..models import xavier_uniform_
 from ..training.timer import SpanTimer
 from .animator import Animator
 from .datasets import get_fashion_mnist_labels, on_device
@@ -243,8 +245,6 @@ def train_ch6(
     Raises:
         ValueError: `train_iter` has no batch.
     """
-    from ..models import xavier_uniform_
-
     device = torch.device(device)
     train_batches, test_batches = on_device(train_iter, device), on_device(test_iter, device)
     num_batches = len(train_batches)  # type: ignore[arg-type]
@@ -253,7 +253,7 @@ def train_ch6(
     xavier_uniform_(net).to(device)
     print("training on", device)
     updater = optimizer(net.parameters(), lr=lr)
-    loss = torch.nn.CrossEntropyLoss()
+    loss = nn.CrossEntropyLoss()
     animator = Animator(xlabel="epoch", xlim=[1, num_epochs], legend=LEGEND)
     timer, step_seconds, begin = SpanTimer(device), 0.0, time.perf_counter()
     examples, metric, test_acc = 0, Accumulator(3), float("nan")
