@@ -70,6 +70,6 @@ NIN = register(
         image_size=224,
         parameters=1_992_166,
         defaults=Settings(batch_size=128, lr=0.1, epochs=10),
-        sample_defaults=Settings(batch_size=20, lr=0.0005, epochs=10, optimizer="adam"),
+        sample_defaults=Settings(batch_size=20, lr=0.0005, epochs=15, optimizer="adam"),
     )
 )

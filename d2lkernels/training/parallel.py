@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,9 +179,9 @@ def convert_batch_norm(model: torch.nn.Module, device: torch.device) -> torch.nn
 
 def data_parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """A model whose backward pass averages the gradients over all processes."""
-    return torch.nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # the statistics are the same everywhere, see convert_batch_norm
-        gradient_as_bucket_view=True,
-    )
+    parallel: Any = torch.nn.parallel.DistributedDataParallel
+    known = inspect.signature(parallel).parameters
+    # The statistics are the same everywhere (see convert_batch_norm), so no step need spread them.
+    without = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # until torch 2.12
+    devices = [device] if device.type == "cuda" else None
+    return parallel(model, device_ids=devices, gradient_as_bucket_view=True, **{without: False})
