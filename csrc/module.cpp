@@ -53,7 +53,7 @@ void set_conv_algorithm(const std::string& name) {
 }
 
 // What forward, input gradient and weight gradient get; pairs are (height, width), padding is (top, left).
-std::array<const char*, 3> conv2d_algorithms(const std::array<int64_t, 4>& input, const std::array<int64_t, 4>& weight,
+std::array<std::string, 3> conv2d_algorithms(const std::array<int64_t, 4>& input, const std::array<int64_t, 4>& weight,
                                              const std::array<int64_t, 2>& output, const std::array<int64_t, 2>& stride,
                                              const std::array<int64_t, 2>& padding,
                                              const std::array<int64_t, 2>& dilation, int64_t groups) {

@@ -62,7 +62,7 @@ def _precisions(spec: OpSpec, device: Device, dtype: torch.dtype | None, sample:
 
 def _may_run_winograd(sample: Sample) -> bool:
     weight_size = sample.arguments.get("weight_size") or sample.tensors[1].size
-    if tuple(weight_size[2:]) != (3, 3):
+    if tuple(weight_size[2:]) not in ((3, 3), (5, 5)):
         return False
     options = (sample.arguments.get(name, 1) for name in ("stride", "dilation", "groups"))
     return all(option in (1, (1, 1)) for option in options)

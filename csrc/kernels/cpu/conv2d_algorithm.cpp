@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -25,21 +26,22 @@ Conv2dAlgorithm initial() {
 }
 
 bool is_possible(const Conv2dShape& s) {
-  return s.R == 3 && s.S == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 && s.dilation_w == 1 &&
-         s.groups == 1 && s.N * s.C * s.K * s.P * s.Q > 0;
+  return s.R == s.S && (s.R == 3 || s.R == 5) && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
+         s.dilation_w == 1 && s.groups == 1 && s.N * s.C * s.K * s.P * s.Q > 0;
 }
 
 // Times are estimated in multiply-adds, at the rate of the direct kernel on many channels. The constants are measured
-// (AVX-512, one thread).
+// (AVX-512, one thread). In pairs, the first is of the forward pass and the input gradient, the second of the weight
+// gradient.
 struct Cost {
-  double products;  // of a tile (direct: a pixel) and a pair of channels
-  // Forward and input gradient, and weight gradient:
   double transform[2];  // of a tile and a channel
-  double weight[2];     // packing or transforming the weight, per pair of channels
+  double weight[2];     // transforming the weight, per pair of channels
 };
-constexpr Cost kDirect = {9, {0, 0}, {300, 600}};
-constexpr Cost kTiles4 = {36, {440, 390}, {450, 1700}};
-constexpr Cost kTiles2 = {16, {180, 150}, {300, 900}};
+// By the size of a transformed tile, from 4 on.
+constexpr Cost kWinogradCosts[] = {
+    {{180, 150}, {300, 900}}, {{300, 260}, {370, 1300}}, {{440, 390}, {450, 1700}}, {}, {{900, 800}, {800, 3000}},
+};
+constexpr double kDirectWeight[2] = {33, 67};  // packing it, per tap
 // A transformed weight that stays in the cache costs less.
 constexpr double kCachedPairs = 1 << 14, kCachedShare = 0.2;
 // Maps that do not stay in the cache make transforms slower.
@@ -52,9 +54,9 @@ double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16
 // The direct kernel lets the taps of a row share a vector if there are few.
 double shared_lanes(int64_t channels) { return channels <= 10 ? 32.0 / 3 : lanes(channels); }
 
-double weight_cost(const Conv2dShape& s, Conv2dPass pass, const Cost& cost) {
+double weight_cost(const Conv2dShape& s, double per_pair) {
   const double pairs = static_cast<double>(s.C) * static_cast<double>(s.K);
-  return pairs * cost.weight[pass == Conv2dPass::weight_grad] * (pairs <= kCachedPairs ? kCachedShare : 1.0);
+  return pairs * per_pair * (pairs <= kCachedPairs ? kCachedShare : 1.0);
 }
 
 struct ResultMap {
@@ -66,14 +68,15 @@ ResultMap result_map(const Conv2dShape& s, Conv2dPass pass) {
 }
 
 double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
-  const Cost& cost = tile == 4 ? kTiles4 : kTiles2;
+  const int size = tile + static_cast<int>(s.R) - 1, is_weight = pass == Conv2dPass::weight_grad;
+  const Cost& cost = kWinogradCosts[size - 4];
   const ResultMap map = result_map(s, pass);
   const double tiles = static_cast<double>(s.N * ((map.rows + tile - 1) / tile) * ((map.columns + tile - 1) / tile));
   const double pairs =
       pass == Conv2dPass::input_grad ? lanes(s.C) * static_cast<double>(s.K) : static_cast<double>(s.C) * lanes(s.K);
   const bool is_cached = static_cast<double>(s.N * (s.C * s.H * s.W + s.K * s.P * s.Q)) <= kCachedElements;
-  const double transform = cost.transform[pass == Conv2dPass::weight_grad] * (is_cached ? 1.0 : kUncachedFactor);
-  return tiles * (cost.products * pairs + transform * (lanes(s.C) + lanes(s.K))) + weight_cost(s, pass, cost);
+  const double transform = cost.transform[is_weight] * (is_cached ? 1.0 : kUncachedFactor);
+  return tiles * (size * size * pairs + transform * (lanes(s.C) + lanes(s.K))) + weight_cost(s, cost.weight[is_weight]);
 }
 
 double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
@@ -82,7 +85,9 @@ double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
   const double pairs = pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
                        : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
                                                         : c * lanes(s.K);
-  return static_cast<double>(s.N * map.rows * map.columns) * kDirect.products * pairs + weight_cost(s, pass, kDirect);
+  const double taps = static_cast<double>(s.R * s.S);
+  return static_cast<double>(s.N * map.rows * map.columns) * taps * pairs +
+         weight_cost(s, kDirectWeight[pass == Conv2dPass::weight_grad] * taps);
 }
 
 }  // namespace
@@ -116,26 +121,27 @@ const char* name_of(Conv2dAlgorithm algorithm) {
 int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
   const Conv2dAlgorithm wanted = conv2d_algorithm();
   if (wanted == Conv2dAlgorithm::direct || !is_possible(shape)) return 0;
-  const double large = winograd_cost(shape, pass, 4), small = winograd_cost(shape, pass, 2);
-  const double best = large < small ? large : small;
-  if (wanted == Conv2dAlgorithm::automatic && best >= kWorthwhile * direct_cost(shape, pass)) return 0;
-  return large < small ? 4 : 2;
+  int fastest = 0;
+  double least = wanted == Conv2dAlgorithm::automatic ? kWorthwhile * direct_cost(shape, pass)
+                                                      : std::numeric_limits<double>::infinity();
+  for (const WinogradTile& candidate : kWinogradTiles) {
+    if (candidate.taps != shape.R) continue;
+    const double cost = winograd_cost(shape, pass, candidate.tile);
+    if (cost < least) least = cost, fastest = candidate.tile;
+  }
+  return fastest;
 }
 
 Conv2dAlgorithm chosen_algorithm(const Conv2dShape& shape, Conv2dPass pass) {
   return winograd_tile(shape, pass) == 0 ? Conv2dAlgorithm::direct : Conv2dAlgorithm::winograd;
 }
 
-const char* describe_algorithm(const Conv2dShape& shape, Conv2dPass pass) {
-  const bool is_weight = pass == Conv2dPass::weight_grad;
-  switch (winograd_tile(shape, pass)) {
-    case 4:
-      return is_weight ? "winograd F(3x3,4x4)" : "winograd F(4x4,3x3)";
-    case 2:
-      return is_weight ? "winograd F(3x3,2x2)" : "winograd F(2x2,3x3)";
-    default:
-      return "direct";
-  }
+std::string describe_algorithm(const Conv2dShape& shape, Conv2dPass pass) {
+  const int tile = winograd_tile(shape, pass);
+  if (tile == 0) return name_of(Conv2dAlgorithm::direct);
+  const auto square = [](int64_t size) { return std::to_string(size) + "x" + std::to_string(size); };
+  return pass == Conv2dPass::weight_grad ? "winograd F(" + square(shape.R) + "," + square(tile) + ")"
+                                         : "winograd F(" + square(tile) + "," + square(shape.R) + ")";
 }
 
 }  // namespace d2l::cpu

@@ -1,28 +1,32 @@
-// Cross-correlation with 3x3 taps and its input gradient by Winograd's F(4x4, 3x3) and F(2x2, 3x3), for one
-// instruction set.
+// Cross-correlation with 3x3 or 5x5 taps and its input gradient by Winograd's minimal filtering, for one instruction
+// set.
 //
 //   result tile = A^T [ sum_d (G weight[d, k] G^T) * (B^T source tile[d] B) ] A + bias[k]
 //
-// n x n input pixels give m x m results (n = m + 2): n^2 multiply-adds per channel pair instead of 9 m^2, i.e. 4x (m =
-// 4) or 2.25x (m = 2) fewer, done as n^2 matrix products of tiles x depth by depth x width in the register tile of
-// conv2d_microkernel.h. Transforms are vectors over channels; the bias is added in the output transform, which stores
-// to the result. Each tile reads (n / m)^2 of its share of the source; the result is written once.
+// n x n input pixels give m x m results of r x r taps (n = m + r - 1): n^2 multiply-adds per channel pair instead of
+// (m r)^2, done as n^2 matrix products of tiles x depth by depth x width in the register tile of winograd_product.h:
+// 2.25x (m = 2), 3.24x (m = 3), 4x (m = 4) or 5.06x (m = 6) fewer for 3x3 taps, 2.78x (m = 2) or 6.25x (m = 4) for 5x5.
+// Transforms are vectors over channels; the bias and a ReLU are applied in the output transform, which stores to the
+// result, other activations to the row of tiles that it has just written. Each tile reads (n / m)^2 of its share of the
+// source; the result is written once.
+//
 // Threads: either the transformed weights are shared and a task is a block of tiles, position by position, so that what
 // is multiplied stays in the L2 cache; or, where the weights are the larger part, the transformed pixels are shared and
 // a task is a block of result channels, whose transformed weights never reach memory.
 // Sums are float; the order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
 #include "kernels/cpu/winograd_kernel.h"
 
+#include <limits>
+
 #include "kernels/cpu/activation.h"
-#include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/winograd_product.h"
 #include "kernels/cpu/winograd_tiles.h"
 #include "kernels/cpu/workspace.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
-constexpr int kTaps = 3;
 constexpr int64_t kTaskBytes = 768 << 10;  // transformed pixels and products of a task
 // Tiles that amortise reading the transformed weights, if those stay in the L2 cache, and else.
 constexpr int64_t kLeastTiles = 28;
@@ -33,26 +37,16 @@ constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
-template <int NV, int... I>
-D2L_INLINE TileFunction<float> product_of(int rows, std::integer_sequence<int, I...>) {
-  constexpr TileFunction<float> kProducts[] = {tile<float, 1, 1 + I, NV>...};
-  return kProducts[rows - 1];
-}
-
-// Rows x NV vectors of a matrix product.
-D2L_INLINE TileFunction<float> product(int64_t rows, bool two_vectors) {
-  constexpr auto kIndices = std::make_integer_sequence<int, kTilePixels>{};
-  return two_vectors ? product_of<2>(static_cast<int>(rows), kIndices)
-                     : product_of<1>(static_cast<int>(rows), kIndices);
-}
-
-template <int M>
+template <int M, int kTaps>
 struct Driver {
   static constexpr int kSize = M + kTaps - 1;
   static constexpr int kPlanes = kSize * kSize;
   using Inputs = InputTransform<kSize>;
   using Taps = TapTransform<kSize, kTaps>;
   using Outputs = OutputTransform<kSize, M>;
+  // Channels summed up from zero before they are added to the others: short sums are more accurate than a long one, and
+  // the weights of as many channels stay in the L1 cache.
+  static constexpr int64_t kSumDepth = kSize == 8 ? 64 : 128;
 
   const Correlation<float>& problem;
   PackedLayout<float> packing;  // of the weights, before they are transformed
@@ -115,46 +109,64 @@ struct Driver {
   };
 
   void multiply(const Products& m) const {
-    alignas(64) static constexpr float kZeros[kBlock] = {};
     const int64_t pieces = ceil_div(m.tiles, kTilePixels);
-    TileArguments<float> t{};
-    t.source_pixel = pixel_stride();
-    t.taps_h = t.taps_w = 1;
-    t.depth = problem.depth;
-    t.bias = kZeros;
-    t.result_pixel = m.stride();
-    t.last_lanes = kLanes<float>;
+    ProductArguments t{};
+    t.pixel_stride = pixel_stride();
+    t.product_stride = m.stride();
     for (int64_t p = 0; p < kPlanes; ++p) {
       for (int64_t b = 0; b < m.blocks; ++b) {
-        t.weights = m.weights + b * weight_block() + p * weight_plane(m.first_block + b);
-        const bool two_vectors = packing.block_width(m.first_block + b) > kLanes<float>;
-        for (int64_t i = 0; i < pieces; ++i) {
-          const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
-          t.source = m.pixels + p * m.pixel_plane + first * pixel_stride();
-          t.result = m.products + p * m.product_plane + first * m.stride() + b * kBlock;
-          product(end - first, two_vectors)(t);
+        const int64_t width = packing.block_width(m.first_block + b);
+        const float* weights = m.weights + b * weight_block() + p * weight_plane(m.first_block + b);
+        for (int64_t d = 0; d < problem.depth; d += kSumDepth) {
+          t.depth = min(kSumDepth, problem.depth - d);
+          t.weights = weights + d * width;
+          t.fresh = d == 0;
+          for (int64_t i = 0; i < pieces; ++i) {
+            const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
+            t.pixels = m.pixels + p * m.pixel_plane + first * pixel_stride() + d;
+            t.products = m.products + p * m.product_plane + first * m.stride() + b * kBlock;
+            product_function(end - first, width > kLanes<float>)(t);
+          }
         }
       }
     }
   }
 
   // A tile's products to rows x columns pixels of the result.
-  static void transform_products(const float* products, int64_t plane, const float* bias, int64_t channels, float* to,
-                                 int64_t row_stride, int64_t pixel_stride, int64_t rows, int64_t columns) {
+  void transform_products(const float* products, int64_t plane, const float* bias, int64_t channels, float* to,
+                          int64_t row_stride, int64_t pixel_stride, int64_t rows, int64_t columns) const {
+    const Floats floor =
+        broadcast(problem.activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity());
     for (int64_t lane = 0; lane < channels; lane += kLanes<float>) {
       const int64_t lanes = min(channels - lane, kLanes<float>);
       const Floats offset = bias != nullptr ? load_partial(bias + lane, lanes) : Floats{};
       const auto get = [&](int i, int j) D2L_INLINE_LAMBDA { return load(products + (i * kSize + j) * plane + lane); };
+      // NaN stays NaN.
+      const auto finish = [&](Floats value) D2L_INLINE_LAMBDA {
+        value += offset;
+        return value < floor ? floor : value;
+      };
       const auto put = [&](int i, int j, Floats value)
-                           D2L_INLINE_LAMBDA { store(to + i * row_stride + j * pixel_stride + lane, value + offset); };
+                           D2L_INLINE_LAMBDA { store(to + i * row_stride + j * pixel_stride + lane, finish(value)); };
       const auto put_part = [&](int i, int j, Floats value) D2L_INLINE_LAMBDA {
-        if (i < rows && j < columns)
-          store_partial(to + i * row_stride + j * pixel_stride + lane, value + offset, lanes);
+        if (i < rows && j < columns) store_partial(to + i * row_stride + j * pixel_stride + lane, finish(value), lanes);
       };
       if (rows == M && columns == M && lanes == kLanes<float>) {
         transform_2d<Outputs>(get, put);
       } else {
         transform_2d<Outputs>(get, put_part);
+      }
+    }
+  }
+
+  // What transform_products leaves, for a row of tiles.
+  void activate_run(float* to, int64_t row_stride, int64_t pixel_stride, int64_t rows, int64_t columns,
+                    int64_t channels) const {
+    if (problem.activation == Activation::none || problem.activation == Activation::relu) return;
+    const int64_t runs = channels == pixel_stride ? 1 : columns;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < runs; ++i) {
+        activate(to + r * row_stride + i * pixel_stride, columns / runs * channels, problem.activation);
       }
     }
   }
@@ -186,6 +198,7 @@ struct Driver {
         transform_products(m.products + (run.tile - m.first_tile + i) * m.stride(), m.product_plane, bias, channels,
                            to + i * M * pixel, row_stride, pixel, rows, min(M, columns - i * M));
       }
+      activate_run(to, row_stride, pixel, rows, columns, channels);
       if (nhwc) return;
       const int64_t plane = map_rows * map_columns;
       for (int64_t r = 0; r < rows; ++r) {
@@ -286,30 +299,19 @@ struct Driver {
   }
 };
 
-// Pixels may be a part of wider ones.
-void activate_results(const Correlation<float>& problem) {
-  if (problem.activation == Activation::none) return;
-  const int64_t pixels = problem.images * problem.rows.result * problem.columns.result;
-  const bool dense = problem.result_layout == Layout::nchw || problem.result_channels == problem.width;
-  const int64_t run = dense ? kGrain / 16 : problem.width;
-  const int64_t all = pixels * problem.width, runs = dense ? ceil_div(all, run) : pixels;
-  parallel_for(0, runs, max(1, kGrain / 16 / run), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float* first = problem.result + i * (dense ? run : problem.result_channels);
-      activate(first, dense ? min(run, all - i * run) : run, problem.activation);
-    }
-  });
-}
-
 }  // namespace
 
 void winograd_correlate(const Correlation<float>& problem, int tile) {
-  if (tile == 4) {
-    Driver<4>(problem).run();
+  const bool is_5x5 = problem.rows.taps == 5;
+  if (tile == 2) {
+    is_5x5 ? Driver<2, 5>(problem).run() : Driver<2, 3>(problem).run();
+  } else if (tile == 3) {
+    Driver<3, 3>(problem).run();
+  } else if (tile == 4) {
+    is_5x5 ? Driver<4, 5>(problem).run() : Driver<4, 3>(problem).run();
   } else {
-    Driver<2>(problem).run();
+    Driver<6, 3>(problem).run();
   }
-  activate_results(problem);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,11 +1,13 @@
-// What the launchers of conv2d.h hand to the Winograd kernels: 3x3 taps, stride 1, dilation 1, one group, any padding.
+// What the launchers of conv2d.h hand to the Winograd kernels: 3x3 or 5x5 taps, stride 1, dilation 1, one
+// group, any padding.
 #pragma once
 
 #include "kernels/cpu/conv2d_kernel.h"
 
 namespace d2l::cpu {
 
-// `tile` is the size of a tile of the result (for the weight gradient: of grad_output): 4 or 2.
+// `tile` is the size of a tile of the result (for the weight gradient: of grad_output), one of kWinogradTiles of
+// conv2d_algorithm.h for those taps.
 #define D2L_WINOGRAD_KERNELS(capability)                                         \
   namespace capability {                                                         \
   void winograd_correlate(const Correlation<float>& problem, int tile);          \

@@ -84,10 +84,10 @@ D2L_INLINE void tile_pixels(const PixelView& view, int64_t row, int64_t column, 
                             const float* (&pixels)[Size * Size]) {
   const float* first = view.data + row * view.row_stride + column * view.pixel_stride;
   const bool inside = row >= 0 && row + Size <= view.rows && column >= 0 && column + Size <= view.columns;
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int i = 0; i < Size; ++i, first += view.row_stride) {
     const bool row_inside = row + i >= 0 && row + i < view.rows;
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int j = 0; j < Size; ++j) {
       const bool is_pixel = inside || (row_inside && column + j >= 0 && column + j < view.columns);
       pixels[i * Size + j] = is_pixel ? first + j * view.pixel_stride : zeros;

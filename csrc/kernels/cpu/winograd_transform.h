@@ -2,10 +2,13 @@
 //
 //   m outputs of a correlation with r taps = A^T [(G taps) * (B^T inputs)], n = m + r - 1 inputs, n products
 //
-// B^T, G and A^T follow from n - 1 points and infinity (Toom and Cook). For n = 4 they are 0, +-1. For n = 6 they are
-// 0, +-5/8, +-3/2: all coefficients of B^T are exact, and the error is less than half of that of the usual
-// 0, +-1, +-2. B^T depends on n alone, so one transform of the input serves F(4, 3) and F(3, 4).
+// B^T, G and A^T follow from n - 1 points and infinity (Toom and Cook): 0, pairs +-p, and for an odd n one more, `odd`.
+// All coefficients of B^T are exact. B^T depends on n alone, so one transform of the input serves F(4, 3), F(3, 4) and
+// F(2, 5). The error depends on the points; these are the best of a search with multiples of 1/8. For n = 6 it is less
+// than half of that of the usual 0, +-1, +-2.
 #pragma once
+
+#include <array>
 
 #include "kernels/cpu/integers.h"
 
@@ -13,30 +16,81 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 using Floats = vec_t<float>;
 
-constexpr float kNear = 0.625f, kFar = 1.5f;
-constexpr float kNear2 = kNear * kNear, kFar2 = kFar * kFar;
+constexpr int kMostPairs = 3;
+
+template <int N>
+struct Points {
+  static_assert(N == 4 || N == 5 || N == 6 || N == 8);
+  static constexpr int kPairs = (N - 2) / 2;
+  static constexpr bool kHasOdd = N % 2 == 1;
+  static constexpr double kOdd = 2;
+  static constexpr double pair(int i) {
+    constexpr double kAll[4][kMostPairs] = {{1}, {0.75}, {0.625, 1.5}, {0.5, 1, 2}};
+    return kAll[N == 8 ? 3 : N - 4][i];
+  }
+  // In the order of the rows of B^T and G, infinity left out.
+  static constexpr double at(int i) {
+    if (i == 0) return 0;
+    return kHasOdd && i == N - 2 ? kOdd : (i % 2 == 1 ? pair((i - 1) / 2) : -pair((i - 1) / 2));
+  }
+};
+
+// The product of (x - p^2) over the pairs, pair `Except` left out (-1: none): coefficients of 1, x, x^2, ...
+template <int N, int Except>
+constexpr std::array<float, kMostPairs + 1> pair_polynomial() {
+  double polynomial[kMostPairs + 1] = {1};
+  for (int i = 0, degree = 0; i < Points<N>::kPairs; ++i) {
+    if (i == Except) continue;
+    ++degree;
+    for (int j = degree; j >= 0; --j) {
+      polynomial[j] = (j > 0 ? polynomial[j - 1] : 0) - Points<N>::pair(i) * Points<N>::pair(i) * polynomial[j];
+    }
+  }
+  std::array<float, kMostPairs + 1> rounded{};
+  for (int i = 0; i <= kMostPairs; ++i) rounded[i] = static_cast<float>(polynomial[i]);
+  return rounded;
+}
+
+// That polynomial in the shift by two elements, applied to values[0], values[2], ...
+template <int N, int Except>
+D2L_INLINE Floats every_other(const Floats* values) {
+  constexpr auto kPolynomial = pair_polynomial<N, Except>();
+  constexpr int kDegree = Points<N>::kPairs - (Except >= 0 ? 1 : 0);
+  Floats sum = values[2 * kDegree];
+#pragma GCC unroll 8
+  for (int i = kDegree - 1; i >= 0; --i) sum += kPolynomial[i] * values[2 * i];
+  return sum;
+}
 
 // B^T: n inputs to n.
 template <int N>
 struct InputTransform {
   static constexpr int kIn = N, kOut = N;
+
+  template <int Pair>
+  static D2L_INLINE void apply_pair(const Floats* d, Floats* o) {
+    constexpr float kPoint = static_cast<float>(Points<N>::pair(Pair));
+    const Floats even = every_other<N, Pair>(d + 2), odd = every_other<N, Pair>(d + 1);
+    o[1 + 2 * Pair] = even + kPoint * odd;
+    o[2 + 2 * Pair] = even - kPoint * odd;
+  }
+
   static D2L_INLINE void apply(const Floats (&d)[N], Floats (&o)[N]) {
-    if constexpr (N == 4) {
-      o[0] = d[2] - d[0];
-      o[1] = d[2] + d[1];
-      o[2] = d[2] - d[1];
-      o[3] = d[3] - d[1];
-    } else {
-      static_assert(N == 6);
-      const Floats near_even = d[4] - kFar2 * d[2], near_odd = d[3] - kFar2 * d[1];
-      const Floats far_even = d[4] - kNear2 * d[2], far_odd = d[3] - kNear2 * d[1];
-      o[0] = (kNear2 * kFar2) * d[0] + (d[4] - (kNear2 + kFar2) * d[2]);
-      o[1] = near_even + kNear * near_odd;
-      o[2] = near_even - kNear * near_odd;
-      o[3] = far_even + kFar * far_odd;
-      o[4] = far_even - kFar * far_odd;
-      o[5] = (kNear2 * kFar2) * d[1] + (d[5] - (kNear2 + kFar2) * d[3]);
+    constexpr int kPairs = Points<N>::kPairs;
+    const Floats* values = d;
+    Floats shifted[N];
+    if constexpr (Points<N>::kHasOdd) {
+      // The factor (x - odd) of all polynomials but that of `odd`.
+#pragma GCC unroll 8
+      for (int i = 0; i + 1 < N; ++i) shifted[i] = d[i + 1] - static_cast<float>(Points<N>::kOdd) * d[i];
+      o[N - 2] = every_other<N, -1>(d + 1);
+      values = shifted;
     }
+    o[0] = every_other<N, -1>(values);
+    apply_pair<0>(values, o);
+    if constexpr (kPairs > 1) apply_pair<1>(values, o);
+    if constexpr (kPairs > 2) apply_pair<2>(values, o);
+    o[N - 1] = every_other<N, -1>(values + 1);
   }
 };
 
@@ -44,29 +98,44 @@ struct InputTransform {
 template <int N, int R>
 struct TapTransform {
   static constexpr int kIn = R, kOut = N;
+  static_assert(R >= 2 && R < N);
+
+  static constexpr std::array<std::array<float, R>, N> matrix() {
+    std::array<std::array<float, R>, N> rows{};
+    for (int i = 0; i < N - 1; ++i) {
+      double value = 1;
+      for (int j = 0; j < N - 1; ++j) {
+        if (j != i) value /= Points<N>::at(i) - Points<N>::at(j);
+      }
+      for (int j = 0; j < R; ++j, value *= Points<N>::at(i)) rows[i][j] = static_cast<float>(value);
+    }
+    rows[N - 1][R - 1] = 1;
+    return rows;
+  }
+
   static D2L_INLINE void apply(const Floats (&g)[R], Floats (&o)[N]) {
-    static_assert(R >= 2 && R <= 4);
-    if constexpr (N == 4) {
-      Floats even = 0.5f * g[0];
-      if constexpr (R == 3) even += 0.5f * g[2];
-      o[0] = -g[0];
-      o[1] = even + 0.5f * g[1];
-      o[2] = even - 0.5f * g[1];
-    } else {
-      static_assert(N == 6);
-      constexpr float kZeroScale = 1 / (kNear2 * kFar2);
-      constexpr float kNearScale = 1 / (2 * kNear2 * (kNear2 - kFar2)), kFarScale = 1 / (2 * kFar2 * (kFar2 - kNear2));
-      o[0] = kZeroScale * g[0];
-      Floats even = kNearScale * g[0], odd = (kNear * kNearScale) * g[1];
-      if constexpr (R > 2) even += (kNear2 * kNearScale) * g[2];
-      if constexpr (R > 3) odd += (kNear2 * kNear * kNearScale) * g[3];
-      o[1] = even + odd;
-      o[2] = even - odd;
-      even = kFarScale * g[0], odd = (kFar * kFarScale) * g[1];
-      if constexpr (R > 2) even += (kFar2 * kFarScale) * g[2];
-      if constexpr (R > 3) odd += (kFar2 * kFar * kFarScale) * g[3];
-      o[3] = even + odd;
-      o[4] = even - odd;
+    constexpr auto kG = matrix();
+    o[0] = kG[0][0] * g[0];
+#pragma GCC unroll 8
+    for (int i = 1; i + 1 < N - 1; i += 2) {
+      Floats even = kG[i][0] * g[0], odd = kG[i][1] * g[1];
+#pragma GCC unroll 8
+      for (int j = 2; j < R; ++j) (j % 2 == 0 ? even : odd) += kG[i][j] * g[j];
+      o[i] = even + odd;
+      if constexpr (Points<N>::kHasOdd) {
+        // The rows of +p and -p differ in their scale, too.
+        even = kG[i + 1][0] * g[0], odd = kG[i + 1][1] * g[1];
+#pragma GCC unroll 8
+        for (int j = 2; j < R; ++j) (j % 2 == 0 ? even : odd) += kG[i + 1][j] * g[j];
+        o[i + 1] = even + odd;
+      } else {
+        o[i + 1] = even - odd;
+      }
+    }
+    if constexpr (Points<N>::kHasOdd) {
+      o[N - 2] = kG[N - 2][0] * g[0];
+#pragma GCC unroll 8
+      for (int j = 1; j < R; ++j) o[N - 2] += kG[N - 2][j] * g[j];
     }
     o[N - 1] = g[R - 1];
   }
@@ -76,21 +145,36 @@ struct TapTransform {
 template <int N, int M>
 struct OutputTransform {
   static constexpr int kIn = N, kOut = M;
-  static D2L_INLINE void apply(const Floats (&d)[N], Floats (&o)[M]) {
-    static_assert(M >= 2 && M <= 4);
-    const Floats near_sum = d[1] + d[2], near_difference = d[1] - d[2];
-    if constexpr (N == 4) {
-      o[0] = d[0] + near_sum;
-      o[1] = near_difference;
-      if constexpr (M > 2) o[2] = near_sum;
-    } else {
-      static_assert(N == 6);
-      const Floats far_sum = d[3] + d[4], far_difference = d[3] - d[4];
-      o[0] = d[0] + (near_sum + far_sum);
-      o[1] = kNear * near_difference + kFar * far_difference;
-      if constexpr (M > 2) o[2] = kNear2 * near_sum + kFar2 * far_sum;
-      if constexpr (M > 3) o[3] = (kNear2 * kNear) * near_difference + (kFar2 * kFar) * far_difference;
+  static_assert(M >= 2 && M < N);
+
+  static constexpr std::array<std::array<float, N>, M> matrix() {
+    std::array<std::array<float, N>, M> rows{};
+    for (int j = 0; j < N - 1; ++j) {
+      double value = 1;
+      for (int i = 0; i < M; ++i, value *= Points<N>::at(j)) rows[i][j] = static_cast<float>(value);
     }
+    rows[M - 1][N - 1] = 1;
+    return rows;
+  }
+
+  static D2L_INLINE void apply(const Floats (&d)[N], Floats (&o)[M]) {
+    constexpr auto kA = matrix();
+    constexpr int kPairs = Points<N>::kPairs;
+    Floats sums[kPairs], differences[kPairs];
+#pragma GCC unroll 8
+    for (int i = 0; i < kPairs; ++i) {
+      sums[i] = d[1 + 2 * i] + d[2 + 2 * i];
+      differences[i] = d[1 + 2 * i] - d[2 + 2 * i];
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < M; ++j) {
+      const Floats(&terms)[kPairs] = j % 2 == 0 ? sums : differences;
+      o[j] = kA[j][1] * terms[0];
+#pragma GCC unroll 8
+      for (int i = 1; i < kPairs; ++i) o[j] += kA[j][1 + 2 * i] * terms[i];
+      if constexpr (Points<N>::kHasOdd) o[j] += kA[j][N - 2] * d[N - 2];
+    }
+    o[0] += d[0];
     o[M - 1] += d[N - 1];
   }
 };
@@ -100,20 +184,20 @@ template <typename Transform, typename Load, typename Store>
 D2L_INLINE void transform_2d(Load&& load_at, Store&& store_at) {
   constexpr int kIn = Transform::kIn, kOut = Transform::kOut;
   Floats middle[kOut][kIn];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int j = 0; j < kIn; ++j) {
     Floats column[kIn], transformed[kOut];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < kIn; ++i) column[i] = load_at(i, j);
     Transform::apply(column, transformed);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < kOut; ++i) middle[i][j] = transformed[i];
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int i = 0; i < kOut; ++i) {
     Floats transformed[kOut];
     Transform::apply(middle[i], transformed);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int j = 0; j < kOut; ++j) store_at(i, j, transformed[j]);
   }
 }

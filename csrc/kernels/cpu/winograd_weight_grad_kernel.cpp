@@ -1,11 +1,11 @@
-// Weight gradient of the cross-correlation with 3x3 taps by Winograd's F(3x3, 4x4) and F(3x3, 2x2), for one instruction
+// Weight gradient of the cross-correlation with 3x3 or 5x5 taps by Winograd's minimal filtering, for one instruction
 // set.
 //
 //   grad_weight[k, c] = A^T [ sum over tiles (G grad_output tile[k] G^T) * (B^T input tile[c] B) ] A
 //
-// grad_output is cut into tiles of r x r pixels, over windows of n x n of the input (n = r + 2): n^2 multiply-adds per
-// tile and channel pair instead of 9 r^2, i.e. 4x (r = 4) or 2.25x (r = 2) fewer, done as n^2 matrix products in the
-// register tile of conv2d_window.h. Both maps are transformed as vectors over channels, once.
+// grad_output is cut into tiles of r x r pixels, over windows of n x n of the input (n = r + taps - 1): n^2
+// multiply-adds per tile and channel pair instead of (taps r)^2, as many fewer as in winograd_kernel.cpp, done as n^2
+// matrix products in the register tile of conv2d_window.h. Both maps are transformed as vectors over channels, once.
 // Threads: either each has its own sums for a slice of the tiles, a block of tiles at a time; or, where that would be
 // too much memory or too few tiles each, the transformed pixels are shared and a task is a part of the weight, whose
 // sums never reach memory (unless the tiles are too many for one round).
@@ -20,7 +20,6 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
-constexpr int kTaps = 3;
 constexpr int64_t kTaskBytes = int64_t{1} << 20;  // transformed pixels of a task
 // Tiles that amortise reading and writing the sums, if those stay in the L2 cache, and else.
 constexpr int64_t kLeastTiles = 48;
@@ -34,13 +33,15 @@ constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
-template <int R>
+template <int R, int kTaps>
 struct Driver {
   static constexpr int kSize = R + kTaps - 1;
   static constexpr int kPlanes = kSize * kSize;
   using Inputs = InputTransform<kSize>;
   using Gradients = TapTransform<kSize, R>;
   using Sums = OutputTransform<kSize, kTaps>;
+  // Tiles summed up from zero before they are added to the others: short sums are more accurate than a long one.
+  static constexpr int64_t kSumTiles = kSize == 8 ? 64 : 128;
 
   const WeightGradient<float>& problem;
   PackedLayout<float> packing;
@@ -103,14 +104,12 @@ struct Driver {
                      const Part& part, bool fresh) const {
     WindowArguments<float> w{};
     w.images = w.rows = 1;
-    w.columns = tiles;
-    w.fresh = fresh;
     for (int64_t p = 0; p < kPlanes; ++p) {
       const float* input_plane = inputs + p * pixel_plane(count, problem.depth);
       for (int64_t b = 0; b < part.blocks; ++b) {
         const int64_t width = packing.block_width(part.first_block + b);
-        w.grad = gradients + p * pixel_plane(count, problem.width) + (part.first_block + b) * kBlock * count +
-                 first_tile * width;
+        const float* grad_block = gradients + p * pixel_plane(count, problem.width) +
+                                  (part.first_block + b) * kBlock * count + first_tile * width;
         w.grad_pixel = width;
         for (int64_t c = part.first; c < part.last; c += kBlock) {
           const int64_t channels = min(kBlock, part.last - c);
@@ -118,9 +117,14 @@ struct Driver {
           w.input_pixel = width_of_block(problem.depth, c / kBlock);
           for (int64_t i = 0; i < pieces; ++i) {
             const int64_t begin = i * channels / pieces, end = (i + 1) * channels / pieces;
-            w.input = input_plane + c * count + first_tile * w.input_pixel + begin;
             w.sums = part.sums + b * part.block_stride() + p * part.plane + (c - part.first + begin) * width;
-            product(end - begin, width > kLanes<float>)(w);
+            for (int64_t tile = 0; tile < tiles; tile += kSumTiles) {
+              w.columns = min(kSumTiles, tiles - tile);
+              w.fresh = fresh && tile == 0;
+              w.input = input_plane + c * count + (first_tile + tile) * w.input_pixel + begin;
+              w.grad = grad_block + tile * width;
+              product(end - begin, width > kLanes<float>)(w);
+            }
           }
         }
       }
@@ -264,10 +268,15 @@ struct Driver {
 }  // namespace
 
 void winograd_weight_gradient(const WeightGradient<float>& problem, int tile) {
-  if (tile == 4) {
-    Driver<4>(problem).run();
+  const bool is_5x5 = problem.rows.taps == 5;
+  if (tile == 2) {
+    is_5x5 ? Driver<2, 5>(problem).run() : Driver<2, 3>(problem).run();
+  } else if (tile == 3) {
+    Driver<3, 3>(problem).run();
+  } else if (tile == 4) {
+    is_5x5 ? Driver<4, 5>(problem).run() : Driver<4, 3>(problem).run();
   } else {
-    Driver<2>(problem).run();
+    Driver<6, 3>(problem).run();
   }
 }
 
