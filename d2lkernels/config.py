@@ -77,8 +77,8 @@ def conv2d_algorithm(
     """What a float32 :func:`d2lkernels.ops.conv2d` of these sizes gets on the CPU.
 
     Returns:
-        For each of "forward", "input_grad" and "weight_grad" one of "direct", "winograd F(4x4,3x3)",
-        "winograd F(2x2,3x3)", "winograd F(3x3,4x4)" and "winograd F(3x3,2x2)".
+        For each of "forward", "input_grad" and "weight_grad" either "direct" or Winograd's tile: "winograd F(2x2,3x3)",
+        F(3x3,3x3), F(4x4,3x3), F(6x6,3x3), F(2x2,5x5) or F(4x4,5x5); for the weight gradient F(3x3,2x2) and so on.
 
     Raises:
         ValueError: sizes that do not fit, as in :func:`d2lkernels.ops.conv2d`.

@@ -17,7 +17,9 @@ bool is_activated(const std::vector<T>& got, const std::vector<T>& linear, Activ
     const double expected = activation == Activation::relu      ? std::max(x, 0.0)
                             : activation == Activation::sigmoid ? 1 / (1 + std::exp(-x))
                                                                 : std::tanh(x);
-    const double bound = 4 * static_cast<double>(std::numeric_limits<T>::epsilon()) * std::fabs(expected);
+    // 4 units in the last place, of subnormal results too.
+    const double bound = 4 * std::max(static_cast<double>(std::numeric_limits<T>::epsilon()) * std::fabs(expected),
+                                      static_cast<double>(std::numeric_limits<T>::denorm_min()));
     if (!(std::fabs(static_cast<double>(got[i]) - expected) <= bound)) return false;
   }
   return true;

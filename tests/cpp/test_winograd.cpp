@@ -1,5 +1,6 @@
-// Winograd convolutions on the CPU against the direct ones in double: all tile sizes, every instruction set of the
-// machine, both layouts, one thread and several; the error for normally distributed inputs; what is chosen when.
+// Winograd convolutions on the CPU against the direct ones in double: all tile sizes and activations, every instruction
+// set of the machine, both layouts, one thread and several; the error for normally distributed inputs; what is chosen
+// when.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "activation.h"
 #include "check.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
@@ -18,6 +20,7 @@ namespace d2l::test {
 namespace {
 
 constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
+constexpr Activation kActivations[] = {Activation::relu, Activation::sigmoid, Activation::tanh};
 
 struct Problem {
   int64_t N, C, H, W, K;
@@ -134,7 +137,7 @@ struct Data {
   cpu::CorrelationAxis columns() const { return {shape.W, shape.Q, shape.S, 1, shape.pad_left, 1}; }
 
   // With tiles of this size, whatever the launchers would choose.
-  Results with_tile(int tile) const {
+  Results with_tile(int tile, Activation activation = Activation::none) const {
     Results results = poisoned();
     if (shape.N == 0) return results;
     cpu::Correlation<float> problem{};
@@ -154,6 +157,7 @@ struct Data {
     problem.weight_row = strides.r;
     problem.weight_column = strides.s;
     problem.bias = bias.data();
+    problem.activation = activation;
     problem.result = results.output.data();
     D2L_CALL_BEST(winograd_correlate, problem, tile);
 
@@ -165,6 +169,7 @@ struct Data {
     std::swap(problem.columns.source, problem.columns.result);
     problem.source = grad_output.data();
     problem.bias = nullptr;
+    problem.activation = Activation::none;
     problem.result = results.grad_input.data();
     D2L_CALL_BEST(winograd_correlate, problem, tile);
 
@@ -238,6 +243,9 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
         report.check(same_bits(results.output, again.output) && same_bits(results.grad_input, again.grad_input) &&
                          same_bits(results.grad_weight, again.grad_weight),
                      "repeats " + name + " tile=" + std::to_string(tile));
+        const Activation activation = kActivations[number % std::size(kActivations)];
+        report.check(is_activated(data.with_tile(tile, activation).output, results.output, activation),
+                     "activation " + name + " tile=" + std::to_string(tile));
       }
     }
   }

@@ -34,12 +34,14 @@ bool is_possible(const Conv2dShape& s) {
 // (AVX-512, one thread). In pairs, the first is of the forward pass and the input gradient, the second of the weight
 // gradient.
 struct Cost {
+  double products;      // of the matrix products, per multiply-add
   double transform[2];  // of a tile and a channel
   double weight[2];     // transforming the weight, per pair of channels
 };
 // By the size of a transformed tile, from 4 on.
 constexpr Cost kWinogradCosts[] = {
-    {{180, 150}, {300, 900}}, {{300, 260}, {370, 1300}}, {{440, 390}, {450, 1700}}, {}, {{900, 800}, {800, 3000}},
+    {1.1, {170, 340}, {60, 60}},     {1.12, {190, 420}, {110, 110}}, {1.2, {220, 510}, {190, 170}}, {},
+    {1.32, {410, 1160}, {400, 300}},
 };
 constexpr double kDirectWeight[2] = {33, 67};  // packing it, per tap
 // A transformed weight that stays in the cache costs less.
@@ -76,7 +78,8 @@ double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
       pass == Conv2dPass::input_grad ? lanes(s.C) * static_cast<double>(s.K) : static_cast<double>(s.C) * lanes(s.K);
   const bool is_cached = static_cast<double>(s.N * (s.C * s.H * s.W + s.K * s.P * s.Q)) <= kCachedElements;
   const double transform = cost.transform[is_weight] * (is_cached ? 1.0 : kUncachedFactor);
-  return tiles * (size * size * pairs + transform * (lanes(s.C) + lanes(s.K))) + weight_cost(s, cost.weight[is_weight]);
+  return tiles * (cost.products * size * size * pairs + transform * (lanes(s.C) + lanes(s.K))) +
+         weight_cost(s, cost.weight[is_weight]);
 }
 
 double direct_cost(const Conv2dShape& s, Conv2dPass pass) {

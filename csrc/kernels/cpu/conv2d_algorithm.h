@@ -27,7 +27,7 @@ struct WinogradTile {
 };
 
 constexpr WinogradTile kWinogradTiles[] = {
-    {3, 2, 8e-7}, {3, 3, 1.5e-6}, {3, 4, 1.8e-6}, {3, 6, 5e-6}, {5, 2, 2e-6}, {5, 4, 5e-6},
+    {3, 2, 6e-7}, {3, 3, 1.2e-6}, {3, 4, 1.5e-6}, {3, 6, 4.5e-6}, {5, 2, 1.6e-6}, {5, 4, 4.5e-6},
 };
 
 // For the whole process. At first what D2LKERNELS_CONV_ALGORITHM=auto|direct|winograd says, else automatic; throws

@@ -172,7 +172,7 @@ struct Driver {
   void run() const {
     const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kLeastTiles));
     const int64_t sums = bytes_of(packing.blocks() * block_sums());
-    const bool is_amortised = slices == 1 || sums <= kCachedSumBytes || all / slices >= kManyTiles / 2;
+    const bool is_amortised = sums <= kCachedSumBytes || all / slices >= kManyTiles / 2;
     if (is_amortised && slices * sums <= kSliceBytes) {
       run_slices_of_tiles(slices);
     } else {
