@@ -134,23 +134,26 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
 #pragma unroll 4
   for (Walk<kNhwc, kPack> walk(work, c); walk.inside(); walk.next(work)) {
-    Pack<T, kPack> gradients = load_from<kPack>(walk.in(grad_output), work.aligned);
+    const Pack<T, kPack> given = load_from<kPack>(walk.in(grad_output), work.aligned);
     const Pack<T, kPack> values = load_from<kPack>(walk.in(input), work.aligned);
+    Value gradients[kPack];
+    for (int v = 0; v < kPack; ++v) gradients[v] = widen(given[v]);
     if (kFused && output.data != nullptr) {
       const Pack<T, kPack> outputs = load_from<kPack>(walk.in(output), work.aligned);
+      Pack<T, kPack> rounded;  // the sums are of what is not
       for (int v = 0; v < kPack; ++v) {
-        gradients[v] = narrow<T>(gradient_before(activation, widen(gradients[v]), widen(outputs[v])));
+        gradients[v] = gradient_before(activation, gradients[v], widen(outputs[v]));
+        rounded[v] = narrow<T>(gradients[v]);
       }
-      store_to<kPack>(walk.in(through), gradients, work.aligned);
+      store_to<kPack>(walk.in(through), rounded, work.aligned);
     }
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
-      Value gradient = widen(gradients[v]);
       if (kFused && output.data == nullptr) {
-        gradient = gradient_before(Activation::relu, gradient, channel[lane](widen(values[v])));
+        gradients[v] = gradient_before(Activation::relu, gradients[v], channel[lane](widen(values[v])));
       }
-      sums[lane] += gradient;
-      products[lane] += gradient * (widen(values[v]) - channel[lane].near);
+      sums[lane] += gradients[v];
+      products[lane] += gradients[v] * (widen(values[v]) - channel[lane].near);
     }
   }
   GradSums<Stat> parts[kLanes];
