@@ -10,6 +10,7 @@ from . import _load
 _C = _load.load_library()
 
 from . import config, models, nn, ops  # noqa: E402
+from .persistence import load, load_parameters, save  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "config", "models", "nn", "ops"]
+__all__ = ["__version__", "config", "load", "load_parameters", "models", "nn", "ops", "save"]

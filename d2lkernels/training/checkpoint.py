@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..persistence import describe_difference as describe_difference
 from .errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -131,19 +132,3 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
             value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
         state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def describe_difference(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
-    """Says how the tensors found in a checkpoint differ from those expected; an empty string if they fit."""
-    differences = []
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            differences.append(f"{name} is missing")
-        elif name not in expected:
-            differences.append(f"{name} is not expected")
-        elif expected[name].shape != found[name].shape:
-            differences.append(f"{name} has size {list(found[name].shape)}, not {list(expected[name].shape)}")
-        elif expected[name].dtype != found[name].dtype:
-            differences.append(f"{name} is {found[name].dtype}, not {expected[name].dtype}")
-    shown = "; ".join(differences[:3])
-    return f"{shown}; and {len(differences) - 3} more" if len(differences) > 3 else shown
