@@ -17,6 +17,8 @@ TORCH_LIBRARY(d2lkernels, m) {
       "conv2d_weight_grad(Tensor grad_output, Tensor input, SymInt[4] weight_size, int[2] stride, int[4] padding, "
       "int[2] dilation, int groups) -> Tensor");
 
+  m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+
   m.def(
       "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode) "
       "-> Tensor");

@@ -85,6 +85,16 @@ def conv2d_weight_grad(grad_output, input, weight_size, stride, padding, dilatio
     return grad_weight
 
 
+# ---- products --------------------------------------------------------------------------------------------------------
+
+
+def linear(input, weight, bias=None):
+    output = input.new_zeros(*input.shape[:-1], weight.shape[0])
+    for j, row in enumerate(weight):
+        output[..., j] = (input * row).sum(-1)
+    return output if bias is None else output + bias
+
+
 # ---- pooling ---------------------------------------------------------------------------------------------------------
 
 

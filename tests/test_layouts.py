@@ -20,6 +20,8 @@ def _laid_out(sample: Sample, layouts) -> Sample:
 
 CONV = next(one for one in BY_NAME["conv2d"].samples if one.name == "layouts.strided")
 POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
+LINEAR = next(one for one in BY_NAME["linear"].samples if one.name == "layouts.41.strided")
+MATRIX_LAYOUTS = tuple(layout for layout in LAYOUTS if layout != "channels_last")
 NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts.strided")
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
 ADD_NORM = next(one for one in BY_NAME["batch_norm_add_relu"].samples if one.name == "layouts.strided")
@@ -34,6 +36,7 @@ CASES = {
     ],
     "add_relu": [_laid_out(ADD, (layout, layout)) for layout in LAYOUTS],
     "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
+    "linear": [_laid_out(LINEAR, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)],
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{
         name: [_laid_out(ADAPTIVE, (layout,)) for layout in LAYOUTS]

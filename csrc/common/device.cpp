@@ -64,4 +64,10 @@ cuda::Float32Precision convolution_precision() {
   return precision == at::Float32Precision::IEEE ? cuda::Float32Precision::ieee : cuda::Float32Precision::tf32;
 }
 
+// Unlike convolutions, products are exact unless TF32 is asked for.
+cuda::Float32Precision matmul_precision() {
+  const auto precision = at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL);
+  return precision == at::Float32Precision::TF32 ? cuda::Float32Precision::tf32 : cuda::Float32Precision::ieee;
+}
+
 }  // namespace d2l

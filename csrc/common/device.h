@@ -40,6 +40,9 @@ cuda::DType cuda_dtype(const at::Tensor& tensor);
 // What torch.backends.cudnn.conv.fp32_precision asks for.
 cuda::Float32Precision convolution_precision();
 
+// What torch.backends.cuda.matmul.fp32_precision asks for.
+cuda::Float32Precision matmul_precision();
+
 }  // namespace d2l
 
 // D2L_ON_CUDA(op, tensor) { ... }: the block runs for tensors that the CUDA launchers serve, and is compiled only into

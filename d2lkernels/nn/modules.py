@@ -19,6 +19,8 @@ __all__ = [
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
     "LazyConv2d",
+    "LazyLinear",
+    "Linear",
     "MaxPool2d",
 ]
 
@@ -38,6 +40,22 @@ class LazyConv2d(torch.nn.LazyConv2d):
     """Same as :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d` of ours when it sees its first input."""
 
     cls_to_become = Conv2d
+
+
+class Linear(torch.nn.Linear):
+    """Same as :class:`torch.nn.Linear`, computed by :func:`d2lkernels.ops.linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.linear(input, self.weight, self.bias)
+
+
+class LazyLinear(torch.nn.LazyLinear):
+    """Same as :class:`torch.nn.LazyLinear`; becomes a :class:`Linear` of ours when it sees its first input."""
+
+    cls_to_become = Linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.linear(input, self.weight, self.bias)
 
 
 class MaxPool2d(torch.nn.MaxPool2d):

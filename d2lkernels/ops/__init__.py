@@ -5,6 +5,7 @@ from .activation import relu, sigmoid, tanh
 from .add_relu import add_relu
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .dropout import dropout
+from .linear import linear
 from .loss import cross_entropy, mse_loss
 from .normalization import batch_norm, batch_norm_add_relu, batch_norm_relu, batch_norm_sigmoid
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
@@ -26,6 +27,7 @@ __all__ = [
     "conv2d_weight_grad",
     "cross_entropy",
     "dropout",
+    "linear",
     "log_softmax",
     "max_pool2d",
     "mse_loss",

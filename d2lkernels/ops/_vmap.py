@@ -16,6 +16,7 @@ def register() -> None:
     rule("d2lkernels::conv2d", _conv2d)
     rule("d2lkernels::conv2d_input_grad", _conv2d_input_grad)
     rule("d2lkernels::conv2d_weight_grad", _conv2d_weight_grad)
+    rule("d2lkernels::linear", _linear)
     ops = torch.ops.d2lkernels
     for op, tensors in (
         (ops.max_pool2d, 1),
@@ -249,3 +250,23 @@ def _conv2d_weight_grad(info, in_dims, grad_output, input, weight_size, stride, 
     stacked_size = [size * outputs, channels, *taps]
     gradient = op(stacked_grad, stacked_input, stacked_size, stride, padding, dilation, size * groups)
     return gradient.unflatten(0, (size, outputs)), 0
+
+
+def _linear(info, in_dims, input, weight, bias):
+    op, size = torch.ops.d2lkernels.linear.default, info.batch_size
+    input_dim, weight_dim, bias_dim = in_dims
+    if input_dim is None and weight_dim is None:
+        output = op(input, weight, None).unsqueeze(0)
+    elif weight_dim is None:
+        output = op(_as_images(input, input_dim), weight, None).unflatten(0, (size, -1))
+    elif input_dim is None:
+        output = _from_channels(op(input, _as_images(weight, weight_dim), None), size, 1)
+    else:  # groups of channels of 1x1 maps
+        maps, kernels = _as_channels(input, input_dim, 1), _as_images(weight, weight_dim)
+        output = torch.ops.d2lkernels.conv2d.default(
+            maps[..., None, None], kernels[..., None, None], None, (1, 1), (0, 0, 0, 0), (1, 1), size
+        )
+        output = _from_channels(output[..., 0, 0], size, 1)
+    if bias is not None:
+        output = output + _front(bias, bias_dim, 1)[:, None]
+    return output, 0

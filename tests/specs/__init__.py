@@ -1,6 +1,6 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, add_relu, batch_norm, convolution, dropout, loss, pooling
+from . import activation, add_relu, batch_norm, convolution, dropout, linear, loss, pooling
 
 SPECS = (
     *convolution.SPECS,
@@ -10,6 +10,7 @@ SPECS = (
     *activation.SPECS,
     *loss.SPECS,
     *dropout.SPECS,
+    *linear.SPECS,
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 

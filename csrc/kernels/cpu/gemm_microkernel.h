@@ -1,0 +1,166 @@
+// The register tile of the matrix product: Rows rows by NV vectors of columns stay in registers while the depth streams
+// past; per step NV loads of b, Rows broadcasts of a and NV * Rows fused multiply-adds. A block of the depth is summed
+// up by itself and then added to what was there: many short sums are more accurate than a long one. Only for kernel
+// sources.
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/integers.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+// Rows of a tile: as many as leave registers for b and one broadcast.
+#if defined(__AVX512F__)
+constexpr int kGemmRows = 14;
+#else
+constexpr int kGemmRows = 6;
+#endif
+
+// Columns of a tile: two vectors.
+template <typename T>
+constexpr int64_t kGemmColumns = 2 * kLanes<T>;
+
+// What the tiles bring into the cache for later while they compute: `count` cache lines, in runs of `run` adjacent
+// ones whose starts lie `stride` bytes apart. A line per step of the depth, each tile a share.
+struct GemmPrefetch {
+  const char* start;
+  int64_t run, stride, count;
+  int64_t done;
+};
+
+constexpr int64_t kLineBytes = 64;
+
+template <typename T>
+struct GemmTile {
+  const T* a;
+  int64_t a_row, a_depth;  // one of them is 1
+  const T* b;
+  int64_t b_depth;
+  int64_t depth;
+  const T* start;  // NV vectors that the sums of every row start from
+  bool adds;       // the sums to what is in c
+  T* c;
+  int64_t c_row;
+  int64_t last_lanes;  // lanes of the last vector that c has
+  bool streams;        // c is whole vectors, aligned, and not read soon
+  GemmPrefetch* next;
+  int64_t share;  // lines of it to fetch, at most
+};
+
+template <typename T>
+using GemmFunction = void (*)(const GemmTile<T>&);
+
+// Rows share base pointers, three to one: x86 has addressing modes for that, but no integer register for every row.
+constexpr int kRowsPerBase = 3;
+
+// Past the cache.
+template <typename T>
+D2L_INLINE void store_streaming(T* to, vec_t<T> value) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
+#else
+  store(to, value);
+#endif
+}
+
+// What streamed becomes visible to other threads in order with what follows.
+D2L_INLINE void finish_streaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// kAdjacent: the rows of a are neighbours in memory (a_row is 1), else its depth is (a_depth is 1).
+template <typename T, int Rows, int NV, bool kAdjacent>
+void gemm_tile(const GemmTile<T>& arguments) {
+  constexpr int kBases = kAdjacent ? 1 : (Rows + kRowsPerBase - 1) / kRowsPerBase;
+  const int64_t row = arguments.a_row;
+  const bool whole = arguments.last_lanes == kLanes<T>;
+  vec_t<T> sums[Rows][NV];
+#pragma GCC unroll 14
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      // Fetched while the tile is summed up.
+      if (!arguments.streams) __builtin_prefetch(arguments.c + i * arguments.c_row + v * kLanes<T>, 1);
+      sums[i][v] = load(arguments.start + v * kLanes<T>);
+    }
+  }
+  const T* base[kBases];
+#pragma GCC unroll 5
+  for (int i = 0; i < kBases; ++i) {
+    base[i] = arguments.a + i * kRowsPerBase * row;
+    // Hides that the bases are related; the compiler would make them a pointer per row again.
+    asm("" : "+r"(base[i]));
+  }
+  const T* b = arguments.b;
+  const int64_t a_step = kAdjacent ? arguments.a_depth : 1, b_step = arguments.b_depth;
+  const auto step = [&]() D2L_INLINE_LAMBDA {
+    vec_t<T> columns[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) columns[v] = load(b + v * kLanes<T>);
+#pragma GCC unroll 14
+    for (int i = 0; i < Rows; ++i) {
+      const vec_t<T> value =
+          broadcast(kAdjacent ? base[0][i] : base[i / kRowsPerBase % kBases][(i % kRowsPerBase) * row]);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) sums[i][v] += value * columns[v];
+    }
+    b += b_step;
+#pragma GCC unroll 5
+    for (int i = 0; i < kBases; ++i) base[i] += a_step;
+  };
+  int64_t d = 0;
+  GemmPrefetch& next = *arguments.next;
+  while (d < arguments.share) {
+    const int64_t place = next.done % next.run;
+    const char* line = next.start + next.done / next.run * next.stride + place * kLineBytes;
+    const int64_t end = min(arguments.share, d + next.run - place);
+    next.done += end - d;
+#pragma GCC unroll 1
+    for (; d < end; ++d, line += kLineBytes) {
+      __builtin_prefetch(line, 0, 2);
+      step();
+    }
+  }
+#pragma GCC unroll 1
+  for (; d < arguments.depth; ++d) step();
+#pragma GCC unroll 14
+  for (int i = 0; i < Rows; ++i) {
+    T* to = arguments.c + i * arguments.c_row;
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v, to += kLanes<T>) {
+      if (arguments.streams) {
+        store_streaming(to, sums[i][v]);
+      } else if (v + 1 < NV || whole) {
+        store(to, arguments.adds ? load(static_cast<const T*>(to)) + sums[i][v] : sums[i][v]);
+      } else {
+        const int64_t lanes = arguments.last_lanes;
+        if (arguments.adds) sums[i][v] += load_partial(static_cast<const T*>(to), lanes);
+        store_partial(to, sums[i][v], lanes);
+      }
+    }
+  }
+}
+
+template <typename T, int... I>
+D2L_INLINE GemmFunction<T> gemm_function_of(int rows, bool two_vectors, bool adjacent,
+                                            std::integer_sequence<int, I...>) {
+  constexpr GemmFunction<T> kTiles[2][2][kGemmRows] = {
+      {{gemm_tile<T, 1 + I, 1, false>...}, {gemm_tile<T, 1 + I, 1, true>...}},
+      {{gemm_tile<T, 1 + I, 2, false>...}, {gemm_tile<T, 1 + I, 2, true>...}},
+  };
+  return kTiles[two_vectors][adjacent][rows - 1];
+}
+
+// The tile of 1 .. kGemmRows rows and one or two vectors of columns.
+template <typename T>
+D2L_INLINE GemmFunction<T> gemm_function(int64_t rows, bool two_vectors, bool adjacent) {
+  return gemm_function_of<T>(static_cast<int>(rows), two_vectors, adjacent,
+                             std::make_integer_sequence<int, kGemmRows>{});
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,0 +1,252 @@
+// linear: checks, allocation, kernels for CPU, CUDA and Meta, autograd, autocast.
+//
+// output = input weight^T + bias, of matrices with any strides. The op is closed under differentiation: it is bilinear,
+// and its derivatives are products of the same kind, of transposed views.
+//   grad_input = linear(grad_output, weight^T),  grad_weight = linear(grad_output^T, input^T)
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "common/autocast.h"
+#include "common/autograd.h"
+#include "common/check.h"
+#include "common/device.h"
+#include "common/dispatch.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cuda/conv2d.h"
+
+namespace d2l {
+namespace {
+
+using at::Tensor;
+using c10::SymInt;
+using OptionalTensor = std::optional<Tensor>;
+
+// ---- checks ----------------------------------------------------------------------------------------------------
+
+template <typename Int>
+struct LinearSizes {
+  Int rows, in_features, out_features;
+};
+
+void check_matrix(const char* op, const char* argument, const Tensor& tensor) {
+  TORCH_CHECK_VALUE(tensor.dim() == 2, op, "(): expected ", argument, " to be 2-D, but got a ", tensor.dim(),
+                    "-D tensor of size ", tensor.sym_sizes());
+}
+
+template <typename Int>
+LinearSizes<Int> check_linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  const char* op = "linear";
+  check_matrix(op, "input", input);
+  check_matrix(op, "weight", weight);
+  check_floating(op, "input", input);
+  check_same_dtype(op, "weight", weight, "input", input);
+  check_same_device(op, "weight", weight, "input", input);
+  check_strided(op, "input", input);
+  check_strided(op, "weight", weight);
+  const auto input_size = sizes_of<Int>(input), weight_size = sizes_of<Int>(weight);
+  TORCH_CHECK_VALUE(weight_size[1] == input_size[1], op, "(): expected weight to have ", input_size[1],
+                    " columns (the features of input), but got weight of size ", weight_size);
+  if (bias.has_value()) {
+    TORCH_CHECK_VALUE(bias->dim() == 1 && sizes_of<Int>(*bias)[0] == weight_size[0], op,
+                      "(): expected bias to have size [", weight_size[0], "] (the rows of weight), but got ",
+                      sizes_of<Int>(*bias));
+    check_same_dtype(op, "bias", *bias, "input", input);
+    check_same_device(op, "bias", *bias, "input", input);
+  }
+  return {input_size[0], input_size[1], weight_size[0]};
+}
+
+// ---- kernels on CPU and CUDA -----------------------------------------------------------------------------------
+
+// A matrix, copied unless the elements of its rows or of its columns are adjacent.
+struct Matrix {
+  Tensor tensor;
+  int64_t row, column;  // element strides; one is 1
+
+  explicit Matrix(const Tensor& given) : tensor(given), row(given.stride(0)), column(given.stride(1)) {
+    if (column == 1 || row == 1) return;
+    if (given.size(1) == 1) {
+      column = 1;
+    } else {
+      tensor = given.contiguous();
+      row = tensor.size(1);
+      column = 1;
+    }
+  }
+};
+
+// An output of R x S = 1 x 1 pixels: the matrix product as a convolution.
+Conv2dShape pointwise_shape(int64_t images, int64_t in_channels, int64_t out_channels) {
+  return {images, in_channels, 1, 1, out_channels, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+}
+
+bool is_transposed(const Tensor& matrix) { return !matrix.is_contiguous() && matrix.t().is_contiguous(); }
+
+// The three passes of a 1x1 convolution are the products that have a kernel without transposed copies.
+void linear_cuda(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output) {
+  const DeviceScope device(input);
+  const int64_t rows = input.size(0), depth = input.size(1), columns = weight.size(0);
+  const cuda::DType dtype = cuda_dtype(input);
+  const auto precision = matmul_precision();
+  void* result = output.mutable_data_ptr();
+  if (bias.has_value() || !is_transposed(weight)) {
+    const Tensor x = input.contiguous(), w = weight.contiguous();
+    const Tensor b = bias.has_value() ? bias->contiguous() : Tensor();
+    check_launch("linear", input,
+                 cuda::conv2d(pointwise_shape(rows, depth, columns), dtype, precision, x.const_data_ptr(),
+                              w.const_data_ptr(), b.defined() ? b.const_data_ptr() : nullptr, result, device.stream()));
+    return;
+  }
+  const Tensor w = weight.t();
+  if (!is_transposed(input)) {
+    const Tensor dy = input.contiguous();
+    check_launch("linear", input,
+                 cuda::conv2d_input_grad(pointwise_shape(rows, columns, depth), dtype, precision, dy.const_data_ptr(),
+                                         w.const_data_ptr(), result, device.stream()));
+    return;
+  }
+  const Tensor dy = input.t();
+  const Conv2dShape shape = pointwise_shape(depth, columns, rows);
+  const Tensor workspace =
+      at::empty({cuda::conv2d_weight_grad_workspace(shape, dtype)}, input.options().dtype(at::kByte));
+  check_launch("linear", input,
+               cuda::conv2d_weight_grad(shape, dtype, precision, dy.const_data_ptr(), w.const_data_ptr(), result,
+                                        workspace.mutable_data_ptr(), device.stream()));
+}
+
+template <typename T>
+void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const Tensor& output) {
+  cpu::Gemm<T> problem{};
+  problem.rows = output.size(0);
+  problem.columns = output.size(1);
+  problem.depth = input.tensor.size(1);
+  problem.a = input.tensor.const_data_ptr<T>();
+  problem.a_row = input.row;
+  problem.a_depth = input.column;
+  problem.b = weight.tensor.const_data_ptr<T>();
+  problem.b_depth = weight.column;
+  problem.b_column = weight.row;
+  problem.bias = bias;
+  problem.c = output.mutable_data_ptr<T>();
+  problem.c_row = problem.columns;
+  problem.activation = Activation::none;
+  cpu::gemm(problem);
+}
+
+Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  const auto sizes = check_linear<int64_t>(input, weight, bias);
+  const Tensor output = at::empty({sizes.rows, sizes.out_features}, input.options());
+  if (output.numel() == 0) {
+    return output;
+  }
+  if (sizes.in_features == 0) {  // an empty sum
+    return d2l::linear(at::zeros({sizes.rows, 1}, input.options()),
+                       at::zeros({sizes.out_features, 1}, weight.options()), bias);
+  }
+  D2L_ON_CUDA("linear", input) {
+    linear_cuda(input, weight, bias, output);
+    return output;
+  }
+  if (is_16_bit(input)) {
+    const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
+    return d2l::linear(input.to(at::kFloat), weight.to(at::kFloat), bias32).to(input.scalar_type());
+  }
+  const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->contiguous()) : std::nullopt;
+  visit_cpu_dtype(input, [&](auto scalar) {
+    using T = decltype(scalar);
+    linear_cpu<T>(Matrix(input), Matrix(weight), dense_bias.has_value() ? dense_bias->const_data_ptr<T>() : nullptr,
+                  output);
+  });
+  return output;
+}
+
+// ---- Meta: the same checks and strides, no memory --------------------------------------------------------------
+
+Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  const auto sizes = check_linear<SymInt>(input, weight, bias);
+  return at::empty_symint({sizes.rows, sizes.out_features}, input.options());
+}
+
+// ---- autograd --------------------------------------------------------------------------------------------------
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Tensor call_linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias = std::nullopt) {
+  static const auto op = find_op<decltype(linear)>("d2lkernels::linear");
+  return op.call(input, weight, bias);
+}
+
+Tensor call_bias_grad(const Tensor& grad_output) {
+  static const auto op = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
+  return op.call(grad_output);
+}
+
+struct Linear : torch::autograd::Function<Linear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+    // The derivative for one factor needs only the other.
+    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor()});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    return call_linear(input, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const Tensor& grad_output = grads[0];
+    variable_list result(3);
+    if (!grad_output.defined()) {
+      return result;
+    }
+    const auto saved = ctx->get_saved_variables();
+    if (ctx->needs_input_grad(0)) {
+      result[0] = call_linear(grad_output, saved[1].t());
+    }
+    if (ctx->needs_input_grad(1)) {
+      result[1] = call_linear(grad_output.t(), saved[0].t());
+    }
+    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
+      result[2] = call_bias_grad(grad_output);
+    }
+    return result;
+  }
+};
+
+Tensor linear_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  if (needs_autograd("linear", input, weight, tensor_or_undefined(bias))) {
+    return Linear::apply(input, weight, bias);
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call_linear(input, weight, bias);
+}
+
+// ---- autocast: like torch's linear, in the lower precision -----------------------------------------------------
+
+template <c10::DeviceType device, c10::DispatchKey key>
+Tensor linear_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(key);
+  return call_linear(autocast_to_lower_precision(input, device), autocast_to_lower_precision(weight, device),
+                     autocast_to_lower_precision(bias, device));
+}
+
+}  // namespace
+}  // namespace d2l
+
+TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { m.impl("linear", d2l::linear); }
+
+TORCH_LIBRARY_IMPL(d2lkernels, CUDA, m) { m.impl("linear", d2l::linear); }
+
+TORCH_LIBRARY_IMPL(d2lkernels, Meta, m) { m.impl("linear", d2l::linear_meta); }
+
+TORCH_LIBRARY_IMPL(d2lkernels, Autograd, m) { m.impl("linear", d2l::linear_autograd); }
+
+TORCH_LIBRARY_IMPL(d2lkernels, AutocastCPU, m) {
+  m.impl("linear", d2l::linear_autocast<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>);
+}
+
+TORCH_LIBRARY_IMPL(d2lkernels, AutocastCUDA, m) {
+  m.impl("linear", d2l::linear_autocast<c10::DeviceType::CUDA, c10::DispatchKey::AutocastCUDA>);
+}
