@@ -4,6 +4,7 @@
 // dilation_h, dilation_w], or empty for adaptive windows; `offsets` are the places of maxima inside their windows
 // (uint8, or int32 where a window can hold more than 256 taps). The `seed` of dropout is an int64 number, on the device
 // of the input. Derivatives are ops, and differentiable themselves.
+// Ops that are fused with a pool leave what their backward needs in the second result, or nothing without `keep`.
 #include <torch/library.h>
 
 TORCH_LIBRARY(d2lkernels, m) {
@@ -18,6 +19,18 @@ TORCH_LIBRARY(d2lkernels, m) {
       "int[2] dilation, int groups) -> Tensor");
 
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+
+  m.def(
+      "conv2d_activation(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, str activation) -> Tensor");
+  m.def(
+      "conv2d_max_pool2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, str activation, int[2] pool_size, int[2] pool_stride, int[2] pool_padding, bool ceil_mode, "
+      "bool keep) -> (Tensor output, Tensor offsets)");
+  m.def(
+      "conv2d_avg_pool2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, str activation, int[2] pool_size, int[2] pool_stride, int[2] pool_padding, bool ceil_mode, "
+      "bool count_include_pad, bool keep) -> (Tensor output, Tensor activated)");
 
   m.def(
       "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode) "

@@ -4,7 +4,6 @@
 // to g: the derivatives of I are C and W again, and so are those of W (I and C). Double backward costs no new kernel.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -17,6 +16,7 @@
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
+#include "ops/conv2d.h"
 
 namespace d2l {
 namespace {
@@ -28,11 +28,6 @@ using c10::SymIntArrayRef;
 using OptionalTensor = std::optional<Tensor>;
 
 // ---- sizes and checks ------------------------------------------------------------------------------------------
-
-struct Conv2dOptions {
-  IntArrayRef stride, padding /* top, bottom, left, right */, dilation;
-  int64_t groups;
-};
 
 template <typename Int>
 struct Conv2dSizes {
@@ -154,10 +149,22 @@ cpu::WeightStrides weight_strides(const Tensor& weight) {
   return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
 
-Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
-              IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-  const Conv2dOptions options{stride, padding, dilation, groups};
-  const Conv2dShape shape = to_shape(check_conv2d<int64_t>(input, weight, bias, options), options);
+}  // namespace
+
+Conv2dShape conv2d_shape(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                         const Conv2dOptions& options) {
+  return to_shape(check_conv2d<int64_t>(input, weight, bias, options), options);
+}
+
+std::array<SymInt, 4> conv2d_output_size(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                                         const Conv2dOptions& options) {
+  const auto sizes = check_conv2d<SymInt>(input, weight, bias, options);
+  return {sizes.N, sizes.K, sizes.P, sizes.Q};
+}
+
+Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        const Conv2dOptions& options, Activation activation) {
+  const Conv2dShape shape = conv2d_shape(input, weight, bias, options);
   const auto format = output_format(input, weight);
   Tensor output = at::empty({shape.N, shape.K, shape.P, shape.Q}, input.options().memory_format(format));
   if (output.numel() == 0) {
@@ -174,21 +181,28 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
     check_launch("conv2d", input,
                  cuda::conv2d(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(),
                               dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr, y.mutable_data_ptr(),
-                              device.stream()));
+                              device.stream(), activation));
     return y.contiguous(format);
   }
   if (is_16_bit(input)) {
     const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
-    return d2l::conv2d(input.to(at::kFloat), weight.to(at::kFloat), bias32, stride, padding, dilation, groups)
+    return conv2d_activated(input.to(at::kFloat), weight.to(at::kFloat), bias32, options, activation)
         .to(input.scalar_type());
   }
   const Tensor x = input.contiguous(format);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d<T>(shape, layout_of(format), x.const_data_ptr<T>(), weight.const_data_ptr<T>(), weight_strides(weight),
-                   bias_pointer<T>(dense_bias), output.mutable_data_ptr<T>());
+                   bias_pointer<T>(dense_bias), output.mutable_data_ptr<T>(), activation);
   });
   return output;
+}
+
+namespace {
+
+Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
+              IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  return conv2d_activated(input, weight, bias, {stride, padding, dilation, groups}, Activation::none);
 }
 
 Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size, IntArrayRef stride,
@@ -290,20 +304,22 @@ Tensor conv2d_weight_grad_meta(const Tensor& grad_output, const Tensor& input, S
 
 // ---- calls through the dispatcher ------------------------------------------------------------------------------
 
+}  // namespace
+
 Tensor call_conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
                    IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   static const auto op = find_op<decltype(conv2d)>("d2lkernels::conv2d");
   return op.call(input, weight, bias, stride, padding, dilation, groups);
 }
 
-Tensor call_input_grad(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size, IntArrayRef stride,
-                       IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+Tensor call_conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymIntArrayRef input_size,
+                              IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   static const auto op = find_op<decltype(conv2d_input_grad)>("d2lkernels::conv2d_input_grad");
   return op.call(grad_output, weight, input_size, stride, padding, dilation, groups);
 }
 
-Tensor call_weight_grad(const Tensor& grad_output, const Tensor& input, SymIntArrayRef weight_size, IntArrayRef stride,
-                        IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+Tensor call_conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymIntArrayRef weight_size,
+                               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   static const auto op = find_op<decltype(conv2d_weight_grad)>("d2lkernels::conv2d_weight_grad");
   return op.call(grad_output, input, weight_size, stride, padding, dilation, groups);
 }
@@ -313,7 +329,6 @@ Tensor call_weight_grad(const Tensor& grad_output, const Tensor& input, SymIntAr
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// All that a backward needs besides tensors, kept as one list: options first, then the sizes of input and weight.
 void save_geometry(AutogradContext* ctx, const Conv2dOptions& options, SymIntArrayRef input_size,
                    SymIntArrayRef weight_size) {
   std::vector<SymInt> values;
@@ -326,32 +341,13 @@ void save_geometry(AutogradContext* ctx, const Conv2dOptions& options, SymIntArr
   ctx->saved_data["geometry"] = std::move(values);
 }
 
-struct SavedGeometry {
-  std::vector<SymInt> values;
-  std::array<int64_t, 9> ints;
+SavedGeometry::SavedGeometry(AutogradContext* ctx) : values(ctx->saved_data["geometry"].toSymIntVector()) {
+  for (size_t i = 0; i < ints.size(); ++i) {
+    ints[i] = values[i].expect_int();
+  }
+}
 
-  explicit SavedGeometry(AutogradContext* ctx) : values(ctx->saved_data["geometry"].toSymIntVector()) {
-    for (size_t i = 0; i < ints.size(); ++i) {
-      ints[i] = values[i].expect_int();
-    }
-  }
-  IntArrayRef stride() const { return {&ints[0], 2}; }
-  IntArrayRef padding() const { return {&ints[2], 4}; }
-  IntArrayRef dilation() const { return {&ints[6], 2}; }
-  int64_t groups() const { return ints[8]; }
-  SymIntArrayRef input_size() const { return {&values[9], 4}; }
-  SymIntArrayRef weight_size() const { return {&values[13], 4}; }
-
-  Tensor conv2d(const Tensor& input, const Tensor& weight) const {
-    return call_conv2d(input, weight, std::nullopt, stride(), padding(), dilation(), groups());
-  }
-  Tensor input_grad(const Tensor& grad_output, const Tensor& weight) const {
-    return call_input_grad(grad_output, weight, input_size(), stride(), padding(), dilation(), groups());
-  }
-  Tensor weight_grad(const Tensor& grad_output, const Tensor& input) const {
-    return call_weight_grad(grad_output, input, weight_size(), stride(), padding(), dilation(), groups());
-  }
-};
+namespace {
 
 // Each of the three is bilinear in two tensors a and b: the derivative for one of them needs only the other.
 void save_factors(AutogradContext* ctx, const Tensor& a, const Tensor& b) {
@@ -384,7 +380,8 @@ struct Conv2d : torch::autograd::Function<Conv2d> {
     }
     // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
     if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
-      result[2] = at::sum(grad_output, IntArrayRef{0, 2, 3});
+      static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
+      result[2] = bias_grad.call(grad_output);
     }
     return result;
   }
@@ -397,7 +394,7 @@ struct Conv2dInputGrad : torch::autograd::Function<Conv2dInputGrad> {
     save_factors(ctx, grad_output, weight);
     save_geometry(ctx, {stride, padding, dilation, groups}, input_size, weight.sym_sizes());
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_input_grad(grad_output, weight, input_size, stride, padding, dilation, groups);
+    return call_conv2d_input_grad(grad_output, weight, input_size, stride, padding, dilation, groups);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -425,7 +422,7 @@ struct Conv2dWeightGrad : torch::autograd::Function<Conv2dWeightGrad> {
     save_factors(ctx, grad_output, input);
     save_geometry(ctx, {stride, padding, dilation, groups}, input.sym_sizes(), weight_size);
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_weight_grad(grad_output, input, weight_size, stride, padding, dilation, groups);
+    return call_conv2d_weight_grad(grad_output, input, weight_size, stride, padding, dilation, groups);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -461,7 +458,7 @@ Tensor conv2d_input_grad_autograd(const Tensor& grad_output, const Tensor& weigh
     return Conv2dInputGrad::apply(grad_output, weight, input_size, stride, padding, dilation, groups);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return call_input_grad(grad_output, weight, input_size, stride, padding, dilation, groups);
+  return call_conv2d_input_grad(grad_output, weight, input_size, stride, padding, dilation, groups);
 }
 
 Tensor conv2d_weight_grad_autograd(const Tensor& grad_output, const Tensor& input, SymIntArrayRef weight_size,
@@ -470,7 +467,7 @@ Tensor conv2d_weight_grad_autograd(const Tensor& grad_output, const Tensor& inpu
     return Conv2dWeightGrad::apply(grad_output, input, weight_size, stride, padding, dilation, groups);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return call_weight_grad(grad_output, input, weight_size, stride, padding, dilation, groups);
+  return call_conv2d_weight_grad(grad_output, input, weight_size, stride, padding, dilation, groups);
 }
 
 // ---- autocast: like torch's conv2d, in the lower precision -------------------------------------------------------

@@ -41,7 +41,7 @@ class Buffer {
 };
 
 Buffer& buffer(Workspace purpose) {
-  thread_local Buffer buffers[2];
+  thread_local Buffer buffers[3];
   return buffers[static_cast<int>(purpose)];
 }
 

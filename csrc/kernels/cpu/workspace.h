@@ -9,6 +9,7 @@ namespace d2l::cpu {
 enum class Workspace {
   call,  // owned by the thread that launches a kernel, for all its threads: packed weights, partial sums
   task,  // owned by the thread that runs a part of it: strips of a map
+  map,   // owned by the thread that launches several kernels: a map that one leaves to the next
 };
 
 // At least `bytes` bytes of this thread, valid until its next call for the same purpose. Throws std::bad_alloc.
