@@ -10,7 +10,22 @@ from . import _load
 _C = _load.load_library()
 
 from . import config, models, nn, ops  # noqa: E402
+from .conversion import ConversionReport, convert  # noqa: E402
+from .nn.sequential import FusionPlan, fusion_plan  # noqa: E402
 from .persistence import load, load_parameters, save  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "config", "load", "load_parameters", "models", "nn", "ops", "save"]
+__all__ = [
+    "ConversionReport",
+    "FusionPlan",
+    "__version__",
+    "config",
+    "convert",
+    "fusion_plan",
+    "load",
+    "load_parameters",
+    "models",
+    "nn",
+    "ops",
+    "save",
+]

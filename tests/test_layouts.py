@@ -19,6 +19,10 @@ def _laid_out(sample: Sample, layouts) -> Sample:
 
 
 CONV = next(one for one in BY_NAME["conv2d"].samples if one.name == "layouts.strided")
+FUSED = {
+    name: next(one for one in BY_NAME[name].samples if one.name == "layouts.strided")
+    for name in ("conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d")
+}
 POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
 LINEAR = next(one for one in BY_NAME["linear"].samples if one.name == "layouts.41.strided")
 MATRIX_LAYOUTS = tuple(layout for layout in LAYOUTS if layout != "channels_last")
@@ -36,6 +40,10 @@ CASES = {
     ],
     "add_relu": [_laid_out(ADD, (layout, layout)) for layout in LAYOUTS],
     "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
+    **{
+        name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)]
+        for name, sample in FUSED.items()
+    },
     "linear": [_laid_out(LINEAR, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)],
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{

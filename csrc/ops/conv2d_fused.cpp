@@ -255,7 +255,7 @@ std::tuple<Tensor, Tensor> conv2d_avg_pool2d_meta(const Tensor& input, const Ten
                                                   bool count_include_pad, bool keep) {
   const char* op = "conv2d_avg_pool2d";
   const PoolOptions pool{pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad};
-  const bool keeps_map = keep && activation_of(op, activation) != Activation::none;
+  const bool keeps_map = activation_of(op, activation) != Activation::none && keep;
   const auto map_size = conv2d_output_size(input, weight, bias, {stride, padding, dilation, groups});
   const auto options = input.options().memory_format(output_format(input, weight));
   return {at::empty_symint(pooled_size(op, map_size, pool), options),

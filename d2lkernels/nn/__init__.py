@@ -12,6 +12,7 @@ from torch.nn import *  # noqa: F403
 from .activations import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .modules import *  # noqa: F403
+from .sequential import *  # noqa: F403
 
 # torch.nn's star brought torch's submodules along: `functional` becomes ours, `modules` (just imported) torch's again.
 functional = import_module(".functional", __name__)

@@ -4,6 +4,7 @@ from . import _vmap
 from .activation import relu, sigmoid, tanh
 from .add_relu import add_relu
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
 from .dropout import dropout
 from .linear import linear
 from .loss import cross_entropy, mse_loss
@@ -23,7 +24,10 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_sigmoid",
     "conv2d",
+    "conv2d_activation",
+    "conv2d_avg_pool2d",
     "conv2d_input_grad",
+    "conv2d_max_pool2d",
     "conv2d_weight_grad",
     "cross_entropy",
     "dropout",

@@ -1,9 +1,10 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, add_relu, batch_norm, convolution, dropout, linear, loss, pooling
+from . import activation, add_relu, batch_norm, convolution, dropout, fused, linear, loss, pooling
 
 SPECS = (
     *convolution.SPECS,
+    *fused.SPECS,
     *pooling.SPECS,
     *batch_norm.SPECS,
     *add_relu.SPECS,

@@ -1,0 +1,223 @@
+"""Sequential fuses its neighbours, convert swaps layers: results as of the layers one by one, and less is kept."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.utils.prune
+from cases import not_about_kernels
+
+import d2lkernels
+from d2lkernels import nn
+
+pytestmark = not_about_kernels
+
+
+def _net(nn=nn) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(8, 4, 3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 4, 3),
+    )
+
+
+def _input() -> torch.Tensor:
+    return torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def _groups(model) -> list[tuple[str, ...]]:
+    return [names for groups in d2lkernels.fusion_plan(model).fused.values() for names, _ in groups]
+
+
+ALL = [("0", "1", "2"), ("3.0", "3.1", "4"), ("5", "6")]
+
+
+def _assert_like_torch(model, input=None):
+    native = d2lkernels.convert(model, to="torch")
+    input = _input() if input is None else input
+    ours, theirs = model(input), native(input)
+    torch.testing.assert_close(ours, theirs)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for mine, other in zip(model.parameters(), native.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_neighbours_are_fused_across_nested_sequentials():
+    model = _net()
+    assert _groups(model) == ALL
+    _assert_like_torch(model)
+
+
+@pytest.mark.parametrize(
+    "disturb, groups",
+    [
+        (lambda net: net[1].register_forward_hook(lambda *_: None), ALL[1:]),
+        (lambda net: net[2].register_full_backward_hook(lambda *_: None), [("0", "1"), *ALL[1:]]),
+        (lambda net: net[3].register_forward_pre_hook(lambda *_: None), [ALL[0], ("0", "1"), ALL[2]]),
+        (lambda net: setattr(net[5], "forward", net[5].forward), ALL[:2]),
+        (lambda net: torch.nn.utils.parametrize.register_parametrization(net[0], "weight", torch.nn.Tanh()), ALL[1:]),
+        (lambda net: torch.nn.utils.prune.l1_unstructured(net[0], "weight", 0.5), ALL[1:]),
+    ],
+    ids=["forward_hook", "backward_hook", "pre_hook_of_the_inner", "own_forward", "parametrization", "pruning"],
+)
+def test_what_must_stay_alone(disturb, groups):
+    model = _net()
+    model(_input())  # the plan is made, and has to be seen to be out of date
+    disturb(model)
+    assert sorted(_groups(model), key=lambda names: names[0]) == groups
+    calls = []
+    if groups == ALL[1:]:
+        model[1].register_forward_hook(lambda *_: calls.append(1))
+        model(_input())
+        assert calls == [1]
+
+
+def test_global_hooks_see_every_layer():
+    model, seen = _net(), []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    try:
+        model(_input())
+    finally:
+        handle.remove()
+    assert {"Conv2d", "Sigmoid", "AvgPool2d", "MaxPool2d", "Tanh"} <= set(seen)
+
+
+def test_a_layer_that_changes_is_obeyed():
+    model = _net()
+    model(_input())
+    model[0].padding_mode = "reflect"
+    model[2].divisor_override = 3
+    _assert_like_torch(model)
+
+
+def _saved_bytes(model, input) -> int:
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(input)
+        kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        total = sum(size for place, size in storages.items() if place not in kept)
+    del output
+    return total
+
+
+def test_less_is_saved():
+    layers = lambda nn: nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))  # noqa: E731
+    input = torch.randn(2, 1, 32, 32)
+    # Not the map (4 bytes an element), but the pooled one (a quarter of them) and its offsets.
+    assert _saved_bytes(layers(nn), input) <= 0.4 * _saved_bytes(layers(torch.nn), input)
+
+
+def test_copies_and_state():
+    model = _net()
+    expected = model(_input())
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(_input()), expected)
+        assert "_plan" not in other.state_dict() and list(other.state_dict()) == list(_net(torch.nn).state_dict())
+
+
+def test_compile_and_export():
+    model, input = _net(), _input()
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        for _ in range(2):
+            torch.testing.assert_close(compiled(input), model(input))
+    exported = torch.export.export(model, (input,))
+    torch.testing.assert_close(exported.module()(input), model(input))
+
+
+def test_torch_func_sees_the_separate_ops():
+    model, input = _net(), _input()
+    native = d2lkernels.convert(model, to="torch")
+    tangent = torch.randn_like(input)
+    ours, theirs = (torch.func.jvp(one, (input,), (tangent,))[1] for one in (model, native))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    batched = torch.func.vmap(model)(input.unsqueeze(1))
+    torch.testing.assert_close(batched.squeeze(1), model(input))
+    assert torch.func.functional_call(model, dict(native.named_parameters()), (input,)).shape == (3, 3)
+
+
+# ---- convert ---------------------------------------------------------------------------------------------------------
+
+
+class _Residual(torch.nn.Module):
+    """Written against plain torch.nn, with a tied layer."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            torch.nn.BatchNorm2d(channels),
+            torch.nn.ReLU(),
+        )
+        self.again = self.body[0]
+
+    def forward(self, input):
+        return torch.relu(input + self.again(self.body(input)))
+
+
+class _Branches(torch.nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.one = torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 1), torch.nn.ReLU())
+        self.two = torch.nn.Sequential(torch.nn.MaxPool2d(3, 1, 1), torch.nn.Conv2d(channels, 4, 3, padding=1))
+
+    def forward(self, input):
+        return torch.cat((input, self.one(input), self.two(input)), 1)
+
+
+class _OwnConv(torch.nn.Conv2d):
+    pass
+
+
+def _foreign() -> torch.nn.Module:
+    torch.manual_seed(2)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), _Residual(4), _Branches(4), _OwnConv(12, 2, 1), torch.nn.Flatten()
+    )
+
+
+def test_convert_there_and_back():
+    model = _foreign()
+    report = d2lkernels.ConversionReport()
+    ours = d2lkernels.convert(model, report=report)
+    assert type(ours) is nn.Sequential and type(ours[2].body[0]) is nn.Conv2d and type(model[0]) is torch.nn.Conv2d
+    assert type(ours[4]) is _OwnConv and report.left == {"4": "_OwnConv, a subclass of Conv2d"}
+    assert ours[2].again is ours[2].body[0]
+    assert ours[2].body[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert list(ours.state_dict()) == list(model.state_dict())
+    input = torch.randn(2, 1, 12, 12)
+    actual, expected = ours(input), model(input)
+    torch.testing.assert_close(actual, expected)
+    actual.square().sum().backward()
+    expected.square().sum().backward()
+    for mine, theirs in zip(ours.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+    back = d2lkernels.convert(ours, to="torch", inplace=True)
+    assert back is ours and [type(one) for one in back.modules()] == [type(one) for one in model.modules()]
+
+
+def test_convert_keeps_hooks_and_mode():
+    model = _foreign().eval()
+    calls = []
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    d2lkernels.convert(model, inplace=True)(torch.randn(1, 1, 12, 12))
+    assert calls == [1] and not model.training
+    with pytest.raises(ValueError, match="expected to to be 'ours' or 'torch', but got 'cuda'"):
+        d2lkernels.convert(model, to="cuda")
