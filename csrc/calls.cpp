@@ -182,6 +182,50 @@ PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
+// input, weight, bias, stride, padding, dilation, groups, activation, and for a pool: its name (max or avg), size,
+// stride or None, padding, ceil_mode, count_include_pad
+PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  using Sizes = IntArrayRef;
+  static const auto alone = find_op<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, Sizes, Sizes,
+                                           Sizes, int64_t, std::string_view)>("d2lkernels::conv2d_activation");
+  static const auto max_pool =
+      find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const std::optional<Tensor>&, Sizes, Sizes,
+                                         Sizes, int64_t, std::string_view, Sizes, Sizes, Sizes, bool, bool)>(
+          "d2lkernels::conv2d_max_pool2d");
+  static const auto avg_pool =
+      find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const std::optional<Tensor>&, Sizes, Sizes,
+                                         Sizes, int64_t, std::string_view, Sizes, Sizes, Sizes, bool, bool, bool)>(
+          "d2lkernels::conv2d_avg_pool2d");
+  std::array<int64_t, 2> stride, padding, dilation, size, step, pad;
+  int64_t groups;
+  std::string_view activation, pool;
+  if ((count != 8 && count != 14) || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], stride) ||
+      !read(arguments[4], padding) || !read(arguments[5], dilation) || !read(arguments[6], groups) ||
+      !read(arguments[7], activation)) {
+    Py_RETURN_NONE;
+  }
+  if (count == 14 && (!read(arguments[8], pool) || !read(arguments[9], size) ||
+                      !read(arguments[10] == Py_None ? arguments[9] : arguments[10], step) ||
+                      !read(arguments[11], pad) || !PyBool_Check(arguments[12]) || !PyBool_Check(arguments[13]))) {
+    Py_RETURN_NONE;
+  }
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
+  if (input.dim() != 4) Py_RETURN_NONE;
+  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
+  const std::array<int64_t, 4> pads{padding[0], padding[0], padding[1], padding[1]};
+  const bool ceil_mode = count == 14 && arguments[12] == Py_True, counts_pad = count == 14 && arguments[13] == Py_True;
+  return result_of([&] {
+    if (count == 8) return alone.call(input, weight, bias, stride, pads, dilation, groups, activation);
+    return std::get<0>(pool == "max" ? max_pool.call(input, weight, bias, stride, pads, dilation, groups, activation,
+                                                     size, step, pad, ceil_mode, false)
+                                     : avg_pool.call(input, weight, bias, stride, pads, dilation, groups, activation,
+                                                     size, step, pad, ceil_mode, counts_pad, false));
+  });
+  END_HANDLE_TH_ERRORS
+}
+
 // input, kernel_size, stride or None, padding, dilation, ceil_mode
 PyObject* max_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
@@ -217,6 +261,7 @@ void register_calls(pybind11::module_& module) {
       {"cross_entropy", as_function(cross_entropy), METH_FASTCALL, nullptr},
       {"mse_loss", as_function(mse_loss), METH_FASTCALL, nullptr},
       {"conv2d", as_function(conv2d), METH_FASTCALL, nullptr},
+      {"conv2d_fused", as_function(conv2d_fused), METH_FASTCALL, nullptr},
       {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
       {nullptr, nullptr, 0, nullptr},
   };

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import needs_python_autograd
 from ._arguments import check_devices_when_compiling, check_map_rank, check_tensor, pair
 from .activation import relu, sigmoid, tanh
@@ -58,6 +60,10 @@ def conv2d_activation(
         True
     """
     op = "conv2d_activation"
+    if not is_dynamo_compiling():
+        output = _C.conv2d_fused(input, weight, bias, stride, padding, dilation, groups, activation)
+        if output is not None:
+            return output
     if needs_python_autograd() or _is_unbatched(op, input):
         return _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
     geometry = _geometry(op, input, weight, bias, stride, padding, dilation, groups)
@@ -110,6 +116,11 @@ def conv2d_max_pool2d(
         torch.Size([2, 4, 4, 4])
     """
     op = "conv2d_max_pool2d"
+    if not is_dynamo_compiling():
+        convolution = (input, weight, bias, stride, padding, dilation, groups, activation)
+        output = _C.conv2d_fused(*convolution, "max", pool_size, pool_stride, pool_padding, ceil_mode, True)
+        if output is not None:
+            return output
     if needs_python_autograd() or _is_unbatched(op, input):
         map = _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
         pooled = max_pool2d(map, pool_size, pool_stride, pool_padding, ceil_mode=ceil_mode)
@@ -166,6 +177,12 @@ def conv2d_avg_pool2d(
         torch.Size([2, 4, 4, 4])
     """
     op = "conv2d_avg_pool2d"
+    if not is_dynamo_compiling():
+        convolution = (input, weight, bias, stride, padding, dilation, groups, activation)
+        window = (pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad)
+        output = _C.conv2d_fused(*convolution, "avg", *window)
+        if output is not None:
+            return output
     if needs_python_autograd() or _is_unbatched(op, input):
         map = _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
         return avg_pool2d(map, pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad)
