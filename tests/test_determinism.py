@@ -10,6 +10,9 @@ from d2lkernels.testing import call, converted, gradients
 RUNS = 10
 
 
+CONVOLUTIONS = ("conv2d", "conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d")
+
+
 def _representative(spec):
     """Layers large enough that several threads or blocks share the work, and some small ones."""
     return (*spec.samples[:2], spec.tiny[0], *(one for one in spec.samples if one.name.startswith("rectangular")))
@@ -58,7 +61,7 @@ def test_number_of_threads(spec, device, dtype, sample):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         results.append(
-            call(spec.function, tensors, sample.arguments) if spec.name == "conv2d" else _run(spec, sample, tensors)
+            call(spec.function, tensors, sample.arguments) if spec.name in CONVOLUTIONS else _run(spec, sample, tensors)
         )
     for result in results[1:]:
         for one, other in zip(results[0], result, strict=True):
