@@ -19,6 +19,7 @@ using batch_norm::kMinBlocks;
 using batch_norm::kPackBytes;
 using batch_norm::kThreads;
 using batch_norm::load_from;
+using batch_norm::Maps;
 using batch_norm::store_to;
 using batch_norm::Walk;
 using batch_norm::Work;
@@ -52,15 +53,17 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   D2L_SHARED(double, shared, [kThreads * kLanes]);
   const int64_t c = kNhwc ? (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kPack : blockIdx.x;
   Value sums[kLanes] = {};
+  const Maps<const T> from{grad_output, work.C}, values_from{output, work.C};
+  const Maps<T> to{grad_pre, work.C};
 #pragma unroll 4
   for (Walk<kNhwc, kPack> walk(work, c); walk.inside(); walk.next(work)) {
-    Pack<T, kPack> gradients = load_from<kPack>(grad_output + walk.offset, work.aligned);
+    Pack<T, kPack> gradients = load_from<kPack>(walk.in(from), work.aligned);
     if constexpr (kActivation != Activation::none) {
-      const Pack<T, kPack> values = load_from<kPack>(output + walk.offset, work.aligned);
+      const Pack<T, kPack> values = load_from<kPack>(walk.in(values_from), work.aligned);
       for (int v = 0; v < kPack; ++v) {
         gradients[v] = narrow<T>(activation_gradient<kActivation>(widen(gradients[v]), widen(values[v])));
       }
-      store_to<kPack>(grad_pre + walk.offset, gradients, work.aligned);
+      store_to<kPack>(walk.in(to), gradients, work.aligned);
     }
     for (int v = 0; v < kPack; ++v) sums[kNhwc ? v : 0] += widen(gradients[v]);
   }
