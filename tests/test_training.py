@@ -393,6 +393,7 @@ def test_a_session_trains_all_runs_in_turn_and_writes_its_files(data, tmp_path, 
 
 def test_ctrl_c_saves_and_the_rest_can_follow(data, tmp_path):
     config = replace(CONFIG, epochs=3)
+    handler = signal.getsignal(signal.SIGINT)
     whole = run(Trainer(config, data))
     trainer, batches = Trainer(config, data), 0
     step = trainer._step
@@ -409,7 +410,7 @@ def test_ctrl_c_saves_and_the_rest_can_follow(data, tmp_path):
     assert result.interrupted
     assert batches == 6
     assert len(trainer.history) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     resumed = Trainer(config, data)
     resumed.restore(checkpoint.load(result.checkpoints[0]))
     assert not train([resumed], tmp_path).interrupted
