@@ -102,4 +102,6 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("mse_loss_input_grad(Tensor grad_output, Tensor input, Tensor target, str reduction) -> Tensor");
 
   m.def("dropout(Tensor input, Tensor seed, float p) -> Tensor");
+
+  m.def("concat(Tensor[] tensors, int dim) -> Tensor");
 }

@@ -113,6 +113,7 @@ class OpSpec:
         majorant: for what is neither linear nor selects: a function with the same signature whose values, and whose
             gradients for the absolute grad_output, are those of the op without cancellation.
         keeps_memory_format: whether the output is channels_last if an input is.
+        public: the function of d2lkernels.ops behind `function`, where that only adapts the arguments.
         uses_float32_precision: whether TF32 (CUDA, torch.backends.cudnn.conv.fp32_precision) or Winograd (CPU,
             config.set_conv_algorithm) may apply.
     """
@@ -129,6 +130,7 @@ class OpSpec:
     is_linear: bool = True
     majorant: Callable[..., Any] | None = None
     keeps_memory_format: bool = True
+    public: Callable[..., Any] | None = None
     uses_float32_precision: bool = False
     dtypes: tuple[torch.dtype, ...] = DTYPES
 

@@ -118,4 +118,10 @@ struct CrossEntropyShape {
 // How the losses of elements become one.
 enum class Reduction { none, mean, sum };
 
+// One of the tensors of a concatenation: dense rows of `row_bytes` bytes.
+struct ConcatPiece {
+  const void* data;
+  int64_t row_bytes;
+};
+
 }  // namespace d2l

@@ -3,6 +3,7 @@
 from . import _vmap
 from .activation import relu, sigmoid, tanh
 from .add_relu import add_relu
+from .concat import concat
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
 from .dropout import dropout
@@ -23,6 +24,7 @@ __all__ = [
     "batch_norm_add_relu",
     "batch_norm_relu",
     "batch_norm_sigmoid",
+    "concat",
     "conv2d",
     "conv2d_activation",
     "conv2d_avg_pool2d",

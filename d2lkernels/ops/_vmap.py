@@ -17,6 +17,7 @@ def register() -> None:
     rule("d2lkernels::conv2d_input_grad", _conv2d_input_grad)
     rule("d2lkernels::conv2d_weight_grad", _conv2d_weight_grad)
     rule("d2lkernels::linear", _linear)
+    rule("d2lkernels::concat", _concat)
     ops = torch.ops.d2lkernels
     for op, tensors in (
         (ops.max_pool2d, 1),
@@ -78,6 +79,11 @@ def _images_rule(op, tensors: int):
         return tuple(output.unflatten(0, (size, images)) for output in outputs), (0,) * len(outputs)
 
     return rule
+
+
+def _concat(info, in_dims, tensors, dim):
+    fronts = [_front(tensor, at, info.batch_size) for tensor, at in zip(tensors, in_dims[0], strict=True)]
+    return torch.ops.d2lkernels.concat.default(fronts, dim + 1 if dim >= 0 else dim), 0
 
 
 def _fold(front: Tensor, is_map: bool) -> Tensor:

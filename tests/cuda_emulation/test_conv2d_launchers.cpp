@@ -1,6 +1,6 @@
 // Runs the convolution launchers on the emulator and compares them with plain loops in double precision.
 //
-//   test_conv2d_launchers float32|tf32|float64|bfloat16|float16 shapes|large|schedules|limits
+//   test_conv2d_launchers float32|tf32|float64|bfloat16|float16 shapes|ranges|large|schedules|limits
 //
 // Inputs are rounded to the element type first. Small integers must come out exactly (rounded once), random numbers
 // within a bound on the rounding of products and sums. Results and workspace start as NaN. Exit status 0: all is well.
@@ -219,6 +219,51 @@ unsigned run_case(const Case& x, DType dtype, Float32Precision precision, Produc
   return threads;
 }
 
+// Maps that are the last channels of wider ones, of pixels `beside` elements wider, give what dense maps give, and the
+// channels beside them stay as they were. Integers, so that no order of summation matters.
+template <typename T>
+void run_ranges(const Case& x, DType dtype, Float32Precision precision, int64_t beside) {
+  const Problem<T> problem(x, dtype, precision, true);
+  Conv2dShape wide = problem.shape;
+  wide.input_pixel = wide.C + beside;
+  wide.output_pixel = wide.K + beside;
+  const std::string what = x.name + (" beside " + std::to_string(beside)) + " channels";
+  const auto widened = [&](const Tensor<T>& dense, int64_t channels) {
+    Tensor<T> result(dense.size() / channels * (channels + beside), 0);
+    for (int64_t i = 0; i < dense.size(); ++i) {
+      result.data()[i / channels * (channels + beside) + beside + i % channels] = dense.data()[i];
+    }
+    return result;
+  };
+  const auto compare_bits = [&](const Tensor<T>& result, const Tensor<T>& expected, const char* product) {
+    check(std::memcmp(result.data(), expected.data(), static_cast<size_t>(result.size()) * sizeof(T)) == 0,
+          what + product);
+  };
+  Tensor<T> output(problem.grad_output.size(), 0), grad_input(problem.input.size(), 0);
+  Tensor<T> grad_weight(problem.weight.size(), 0), wide_grad_weight(problem.weight.size(), 0);
+  check_launched(problem.forward(output, true), what);
+  check_launched(problem.input_grad(grad_input), what);
+  check_launched(problem.weight_grad(grad_weight), what);
+
+  const Tensor<T> input = widened(problem.input, wide.C), grad_output = widened(problem.grad_output, wide.K);
+  Tensor<T> wide_output(grad_output.size(), 0), wide_grad_input(input.size(), 0);
+  const T* const weight = problem.weight.data();
+  check_launched(d2l::cuda::conv2d(wide, dtype, precision, input.data() + beside, weight, problem.bias.data(),
+                                   wide_output.data() + beside, nullptr),
+                 what);
+  compare_bits(wide_output, widened(output, wide.K), " forward");
+  check_launched(d2l::cuda::conv2d_input_grad(wide, dtype, precision, grad_output.data() + beside, weight,
+                                              wide_grad_input.data() + beside, nullptr),
+                 what);
+  compare_bits(wide_grad_input, widened(grad_input, wide.C), " input grad");
+  std::vector<unsigned char> workspace(d2l::cuda::conv2d_weight_grad_workspace(wide, dtype));
+  check_launched(
+      d2l::cuda::conv2d_weight_grad(wide, dtype, precision, grad_output.data() + beside, input.data() + beside,
+                                    wide_grad_weight.data(), workspace.data(), nullptr),
+      what);
+  compare_bits(wide_grad_weight, grad_weight, " weight grad");
+}
+
 template <typename T>
 bool same_bits(const Tensor<T>& a, const Tensor<T>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
@@ -375,6 +420,10 @@ template <typename T>
 bool run(const std::string& suite, DType dtype, Float32Precision precision) {
   if (suite == "shapes") {
     for (const Case& x : kCases) run_case<T>(x, dtype, precision);
+  } else if (suite == "ranges") {
+    for (const Case& x : kCases) {
+      for (const int64_t beside : {3, 4, 32}) run_ranges<T>(x, dtype, precision, beside);
+    }
   } else if (suite == "large") {
     run_large<T>(dtype, precision);
   } else if (suite == "schedules") {
@@ -399,7 +448,7 @@ int main(int count, char** arguments) {
   if (kind == "bfloat16") known = run<__nv_bfloat16>(suite, DType::bfloat16, ieee);
   if (kind == "float16") known = run<__half>(suite, DType::float16, ieee);
   if (!known) {
-    std::printf("usage: %s float32|tf32|float64|bfloat16|float16 shapes|large|schedules|limits\n", arguments[0]);
+    std::printf("usage: %s float32|tf32|float64|bfloat16|float16 shapes|ranges|large|schedules|limits\n", arguments[0]);
     return 2;
   }
   std::printf("%d of %d checks failed\n", failures, checks);

@@ -29,7 +29,7 @@ def check(driver: Path, kind: str, suite: str, **settings: object) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("suite", ["limits", "shapes"])
+@pytest.mark.parametrize("suite", ["limits", "shapes", "ranges"])
 def test_against_loops(driver: Path, kind: str, suite: str) -> None:
     check(driver, kind, suite)
 

@@ -1,6 +1,6 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, add_relu, batch_norm, convolution, dropout, fused, linear, loss, pooling
+from . import activation, add_relu, batch_norm, concat, convolution, dropout, fused, linear, loss, pooling
 
 SPECS = (
     *convolution.SPECS,
@@ -12,6 +12,7 @@ SPECS = (
     *loss.SPECS,
     *dropout.SPECS,
     *linear.SPECS,
+    *concat.SPECS,
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 

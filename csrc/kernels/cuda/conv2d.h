@@ -1,6 +1,7 @@
 // Launchers of the 2-D cross-correlation on CUDA devices and of its two derivatives.
 //
-// All tensors are dense with channels innermost: input [N,H,W,C], output [N,P,Q,K], weight [K,R,S,C/groups].
+// All tensors are dense with channels innermost: input [N,H,W,C], output [N,P,Q,K], weight [K,R,S,C/groups]; input and
+// output may also be ranges of the channels of wider maps (see Conv2dShape).
 // bfloat16 and float16 are summed in float32 and rounded once. Results are deterministic.
 #pragma once
 

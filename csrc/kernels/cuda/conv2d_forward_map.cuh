@@ -22,7 +22,7 @@ struct ForwardMap {
   PixelWindow window;
   FastDivisor<uint64_t> map_pixels, map_width;        // P Q, Q
   FastDivisor<uint32_t> group_channels, taps_across;  // c, S
-  int64_t rows, output_channels;
+  int64_t rows, output_channels;                      // of a pixel of the map that the output is a range of
   uint32_t depth;
   int columns;
   int pad_top, pad_left;

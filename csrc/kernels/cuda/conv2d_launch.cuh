@@ -53,13 +53,14 @@ LaunchStatus launch_gemm(typename Gemm::Map map, int64_t rows, int64_t slices, i
   return launched(grid, block);
 }
 
-// The most bytes that one copy may take, given the tensors and the numbers of channels that lie in one run: 16, 4 or
-// one element's. (cp.async also has 8; that would be one more kernel for few layers.)
-template <typename T, typename... Channels>
-int copy_bytes(const void* one, const void* other, Channels... group_channels) {
+// The most bytes that one copy may take, given the tensors, the numbers of channels that lie in one run and the
+// elements from one run to the next: 16, 4 or one element's. (cp.async also has 8; that would be one more kernel for
+// few layers.)
+template <typename T, typename... Elements>
+int copy_bytes(const void* one, const void* other, Elements... elements) {
   const auto allows = [&](int bytes) {
     return is_aligned(one, bytes) && is_aligned(other, bytes) &&
-           ((group_channels * static_cast<int64_t>(sizeof(T)) % bytes == 0) && ...);
+           ((elements * static_cast<int64_t>(sizeof(T)) % bytes == 0) && ...);
   };
   if (allows(16)) return 16;
   return sizeof(T) < 4 && allows(4) ? 4 : static_cast<int>(sizeof(T));
@@ -87,14 +88,16 @@ LaunchStatus launch_product(const Map& map, int64_t rows, int64_t slices, int64_
   return launch_gemm<Gemm<Map, kMultiplier, Tiles::kSmall, kWide>>(map, rows, slices, groups, stream);
 }
 
-// Results may be stored in vectors of up to 4 elements and 16 bytes.
-inline bool stores_packed(const void* result, int64_t columns) { return is_aligned(result, 16) && columns % 4 == 0; }
+// Results may be stored in vectors of up to 4 elements and 16 bytes: then rows begin at multiples of 4 elements.
+inline bool stores_packed(const void* result, int64_t columns, int64_t row_stride) {
+  return is_aligned(result, 16) && columns % 4 == 0 && row_stride % 4 == 0;
+}
 
 // The input as the forward kernel reads it.
 inline PixelWindow input_window(const Conv2dShape& shape) {
   return {.pixels_h = shape.H,
           .pixels_w = shape.W,
-          .channels = shape.C,
+          .channels = shape.input_pixel_stride(),
           .step_h = static_cast<int>(shape.stride_h),
           .step_w = static_cast<int>(shape.stride_w),
           .reach_h = static_cast<int>(shape.dilation_h),
@@ -134,11 +137,11 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, co
   map.rows = shape.N * shape.P * shape.Q;
   map.columns = static_cast<int>(shape.group_k());
   map.depth = static_cast<uint32_t>(shape.R * shape.S * shape.group_c());
-  map.output_channels = shape.K;
+  map.output_channels = shape.output_pixel_stride();
   map.pad_top = static_cast<int>(shape.pad_top);
   map.pad_left = static_cast<int>(shape.pad_left);
-  map.packed = stores_packed(output, map.columns);
-  const int bytes = copy_bytes<T>(input, weight, shape.group_c());
+  map.packed = stores_packed(output, map.columns, map.output_channels);
+  const int bytes = copy_bytes<T>(input, weight, shape.group_c(), map.window.channels);
   return launch_product<kMultiplier>(map, map.rows, 1, shape.groups, bytes, stream);
 }
 
@@ -155,7 +158,7 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::input_grad(const Conv2dShape& shape,
   map.axis_w = phased_axis(shape.stride_w, shape.dilation_w, shape.pad_left, shape.S);
   map.window = {.pixels_h = shape.P,
                 .pixels_w = shape.Q,
-                .channels = shape.K,
+                .channels = shape.output_pixel_stride(),
                 .step_h = 1,
                 .step_w = 1,
                 .reach_h = -map.axis_h.dilation / map.axis_h.gcd,
@@ -166,11 +169,11 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::input_grad(const Conv2dShape& shape,
   map.rows = shape.N * phase_h * phase_w;
   map.H = shape.H;
   map.W = shape.W;
-  map.input_channels = shape.C;
+  map.input_channels = shape.input_pixel_stride();
   map.phases_across = static_cast<int>(phases_w);
   map.columns = static_cast<int>(shape.group_c());
-  map.packed = stores_packed(grad_input, map.columns);
-  const int bytes = copy_bytes<T>(grad_output, weight, shape.group_k(), shape.group_c());
+  map.packed = stores_packed(grad_input, map.columns, map.input_channels);
+  const int bytes = copy_bytes<T>(grad_output, weight, shape.group_k(), shape.group_c(), map.window.channels);
   return launch_product<kMultiplier>(map, map.rows, phases_h * phases_w, shape.groups, bytes, stream);
 }
 
@@ -192,14 +195,15 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::weight_grad(const Conv2dShape& shape
   map.taps_across = FastDivisor<uint32_t>(shape.S);
   map.depth = shape.N * shape.P * shape.Q;
   map.slice_depth = slices.depth;
-  map.output_channels = shape.K;
+  map.output_channels = shape.output_pixel_stride();
   map.rows = static_cast<int>(shape.group_k());
   map.columns = static_cast<int>(shape.R * shape.S * shape.group_c());
   map.weight_elements = shape.K * map.columns;
   map.pad_top = static_cast<int>(shape.pad_top);
   map.pad_left = static_cast<int>(shape.pad_left);
-  map.packed = stores_packed(slices.count > 1 ? workspace : grad_weight, map.columns);
-  const int bytes = copy_bytes<T>(grad_output, input, shape.group_k(), shape.group_c());
+  map.packed = stores_packed(slices.count > 1 ? workspace : grad_weight, map.columns, map.columns);
+  const int bytes =
+      copy_bytes<T>(grad_output, input, shape.group_k(), shape.group_c(), map.output_channels, map.window.channels);
   const LaunchStatus status = launch_product<kMultiplier>(map, map.rows, slices.count, shape.groups, bytes, stream);
   if (status.error != 0 || slices.count == 1) return status;
 

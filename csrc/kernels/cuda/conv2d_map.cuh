@@ -46,7 +46,7 @@ constexpr int kNowhere = -(1 << 30);
 
 // A map of pixels with channels innermost, read at (y * step + begin + tap * reach).
 struct PixelWindow {
-  int64_t pixels_h, pixels_w, channels;
+  int64_t pixels_h, pixels_w, channels;  // channels: elements from one pixel to the next
   int step_h, step_w;
   int reach_h, reach_w;
 
