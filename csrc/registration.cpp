@@ -104,4 +104,10 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("dropout(Tensor input, Tensor seed, float p) -> Tensor");
 
   m.def("concat(Tensor[] tensors, int dim) -> Tensor");
+  m.def(
+      "dense_block(Tensor input, Tensor[] parameters, Tensor[] statistics, float eps) "
+      "-> (Tensor output, Tensor mean, Tensor var)");
+  m.def(
+      "dense_block_grad(Tensor grad_output, Tensor output, Tensor[] parameters, Tensor[] statistics, Tensor mean, "
+      "Tensor var, float eps) -> (Tensor grad_input, Tensor[] grad_parameters)");
 }

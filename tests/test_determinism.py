@@ -10,7 +10,7 @@ from d2lkernels.testing import call, converted, gradients
 RUNS = 10
 
 
-CONVOLUTIONS = ("conv2d", "conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d")
+CONVOLUTIONS = ("conv2d", "conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d", "dense_block")
 
 
 def _representative(spec):

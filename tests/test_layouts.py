@@ -30,6 +30,7 @@ NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
 ADD_NORM = next(one for one in BY_NAME["batch_norm_add_relu"].samples if one.name == "layouts.strided")
 CONCAT = next(one for one in BY_NAME["concat"].samples if one.name == "layouts.strided")
+DENSE = next(one for one in BY_NAME["dense_block"].samples if one.name == "one_layer")
 ADD = next(one for one in BY_NAME["add_relu"].samples if one.name == "layouts.strided")
 CASES = {
     **{
@@ -40,6 +41,7 @@ CASES = {
         _laid_out(ADD_NORM, (layout, layout, *[None] * 2, *["contiguous"] * 2)) for layout in LAYOUTS
     ],
     "add_relu": [_laid_out(ADD, (layout, layout)) for layout in LAYOUTS],
+    "dense_block": [_laid_out(DENSE, (layout, *["contiguous"] * 4)) for layout in LAYOUTS],
     "concat": [_laid_out(CONCAT, (layout,) * 3) for layout in LAYOUTS],
     "conv2d": [_laid_out(CONV, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)],
     **{

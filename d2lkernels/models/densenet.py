@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..nn.dense_block import dense_block_forward
 from .registry import ModelSpec, Settings, check_all_positive, check_positive, layers, register
 
 
@@ -66,9 +67,7 @@ class DenseBlock(torch.nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        for block in self.net:
-            input = torch.cat([input, block(input)], dim=1)
-        return input
+        return dense_block_forward(self.net, input)
 
 
 def transition_block(input_channels: int, num_channels: int, *, nn: ModuleType | None = None) -> torch.nn.Sequential:

@@ -10,6 +10,7 @@ import torch.nn as _torch_nn
 from torch.nn import *  # noqa: F403
 
 from .activations import *  # noqa: F403
+from .dense_block import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .modules import *  # noqa: F403
 from .sequential import *  # noqa: F403

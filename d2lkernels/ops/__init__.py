@@ -6,6 +6,7 @@ from .add_relu import add_relu
 from .concat import concat
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
+from .dense_block import dense_block
 from .dropout import dropout
 from .linear import linear
 from .loss import cross_entropy, mse_loss
@@ -32,6 +33,7 @@ __all__ = [
     "conv2d_max_pool2d",
     "conv2d_weight_grad",
     "cross_entropy",
+    "dense_block",
     "dropout",
     "linear",
     "log_softmax",

@@ -18,6 +18,7 @@ def register() -> None:
     rule("d2lkernels::conv2d_weight_grad", _conv2d_weight_grad)
     rule("d2lkernels::linear", _linear)
     rule("d2lkernels::concat", _concat)
+    rule("d2lkernels::dense_block_grad", _dense_block_grad)
     ops = torch.ops.d2lkernels
     for op, tensors in (
         (ops.max_pool2d, 1),
@@ -84,6 +85,22 @@ def _images_rule(op, tensors: int):
 def _concat(info, in_dims, tensors, dim):
     fronts = [_front(tensor, at, info.batch_size) for tensor, at in zip(tensors, in_dims[0], strict=True)]
     return torch.ops.d2lkernels.concat.default(fronts, dim + 1 if dim >= 0 else dim), 0
+
+
+def _dense_block_grad(info, in_dims, *args):
+    """One problem after the other: weights differ, and a map has one set of statistics."""
+
+    def choose(arg, dim, i):
+        if isinstance(arg, (list, tuple)):
+            return [choose(one, at, i) for one, at in zip(arg, dim, strict=True)]
+        return arg if dim is None else arg.select(dim, i)
+
+    op = torch.ops.d2lkernels.dense_block_grad.default
+    every = range(info.batch_size)
+    results = [op(*(choose(arg, dim, i) for arg, dim in zip(args, in_dims, strict=True))) for i in every]
+    inputs, parameters = zip(*results, strict=True)
+    stacked = [torch.stack(one) for one in zip(*parameters, strict=True)]
+    return (torch.stack(inputs), stacked), (0, [0] * len(stacked))
 
 
 def _fold(front: Tensor, is_map: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, add_relu, batch_norm, concat, convolution, dropout, fused, linear, loss, pooling
+from . import activation, add_relu, batch_norm, concat, convolution, dense_block, dropout, fused, linear, loss, pooling
 
 SPECS = (
     *convolution.SPECS,
@@ -13,6 +13,7 @@ SPECS = (
     *dropout.SPECS,
     *linear.SPECS,
     *concat.SPECS,
+    *dense_block.SPECS,
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 
