@@ -22,7 +22,7 @@ demo: build
 	$(BIN)/python -m d2lkernels train lenet --backend both --out runs/demo
 
 test: export D2LKERNELS_WERROR = 1
-test: lint build types test-cpu test-emulated bench-smoke
+test: lint build types test-cpu test-emulated check-op-table bench-smoke
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
