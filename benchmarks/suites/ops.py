@@ -202,6 +202,39 @@ class Norm:
         return maps * elements * item, 8 * elements
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer. `gpu_batch` is the chapter's batch where the CPU runs a smaller one."""
+
+    name: str
+    batch: int
+    inputs: int
+    outputs: int
+    gpu_batch: int | None = None
+    why: str = ""
+
+    op: ClassVar[str] = "linear"
+    gradients: ClassVar[dict[str, str]] = {"input_grad": "input", "weight_grad": "weight"}
+    floors: ClassVar[dict[str, float]] = FLOORS
+
+    def tiny(self) -> Dense:
+        return replace(self, batch=2, gpu_batch=2, inputs=min(self.inputs, 16), outputs=min(self.outputs, 8))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"input": (self.batch, self.inputs), "weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
+
+    def out_shape(self) -> tuple[int, ...]:
+        return self.batch, self.outputs
+
+    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        return ops.linear(**tensors)
+
+    def cost(self, mode: str, item: int) -> tuple[int, int]:
+        matrices = self.batch * (self.inputs + self.outputs) + self.inputs * self.outputs
+        bias = self.outputs if mode == "forward" else 0
+        return (matrices + bias) * item, 2 * self.batch * self.inputs * self.outputs
+
+
 def _norm(op: str, *shape: Any, **options: Any) -> Norm:
     return Norm(shape[0], op, *shape[1:], why=WHY_NORM if op == "batch_norm" else WHY_FUSED, **options)
 
@@ -221,7 +254,7 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
     return replace(conv, why=WHY_WINOGRAD if conv.stride == 1 and conv.kernel in (3, 5) else "")
 
 
-LAYERS: tuple[Conv | Pool | Norm, ...] = (
+LAYERS: tuple[Conv | Pool | Norm | Dense, ...] = (
     *(_chapter_convolution(*shape) for shape in CONVOLUTIONS),
     _avg_pool("lenet.pool1", 256, 6, 28, 2),
     _avg_pool("lenet.pool2", 256, 16, 10, 2),
@@ -244,6 +277,15 @@ LAYERS: tuple[Conv | Pool | Norm, ...] = (
     _norm("batch_norm_add_relu", "resnet.bn3", 16, 256, 6, gpu_batch=256),
     _norm("batch_norm_add_relu", "resnet.bn4", 16, 512, 3, gpu_batch=256),
     _norm("add_relu", "resnet.block1", 16, 64, 24, gpu_batch=256),
+    Dense("mlp.hidden", 256, 784, 256),
+    Dense("lenet.fc1", 256, 400, 120),
+    Dense("lenet.fc2", 256, 120, 84),
+    Dense("lenet.fc3", 256, 84, 10),
+    Dense("alexnet.fc1", 16, 6400, 4096, gpu_batch=128),
+    Dense("alexnet.fc2", 16, 4096, 4096, gpu_batch=128),
+    Dense("alexnet.fc1.b1", 1, 6400, 4096),
+    Dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128),
+    Dense("resnet.head", 256, 512, 10),
     Conv("overhead", 1, 1, 3, 1, 3, why=WHY_OVERHEAD),
     Pool("overhead", "max_pool2d", 1, 1, 2, 2, why=WHY_OVERHEAD),
     Norm("overhead", "batch_norm", 2, 1, 2, why=WHY_OVERHEAD),
@@ -253,7 +295,7 @@ EXPLANATIONS = {(layer.op, layer.name): layer.why for layer in LAYERS}
 
 
 def _builder(
-    layer: Conv | Pool | Norm,
+    layer: Conv | Pool | Norm | Dense,
     ops: Any,
     drawn: Callable[[], dict],
     layout: str,
@@ -280,7 +322,7 @@ def _builder(
     return build
 
 
-def _contest(layer: Conv | Pool | Norm, mode: str, settings: Settings, ours: Any) -> Contest:
+def _contest(layer: Conv | Pool | Norm | Dense, mode: str, settings: Settings, ours: Any) -> Contest:
     device, wanted = settings.device, layer.gradients.get(mode)
 
     @cache
@@ -319,7 +361,9 @@ def _contest(layer: Conv | Pool | Norm, mode: str, settings: Settings, ours: Any
     )
 
 
-def contests(settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool | Norm] = LAYERS) -> Iterator[Contest]:
+def contests(
+    settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool | Norm | Dense] = LAYERS
+) -> Iterator[Contest]:
     """Every layer in every mode. `ours` is the namespace of our functions, d2lkernels.ops unless given."""
     if ours is None:
         ours = import_module("d2lkernels.ops")

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/conv2d_kernel.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/winograd_kernel.h"
 
 namespace d2l::cpu {
@@ -29,6 +30,24 @@ void flatten_pointwise(Problem& problem, Layout source_layout, Layout result_lay
   }
   problem.rows.source = problem.rows.result = 1;
   problem.columns.source = problem.columns.result = pixels;
+}
+
+// Whether every pixel of the result comes from one of the source, all of them in one row of pixels: a matrix product.
+template <typename T>
+bool is_matrix_product(const Correlation<T>& problem) {
+  const auto is_one_tap = [](const CorrelationAxis& axis) {
+    return axis.taps == 1 && axis.stride == 1 && axis.pad == 0 && axis.source == axis.result;
+  };
+  return problem.groups == 1 && problem.images == 1 && problem.rows.result == 1 && is_one_tap(problem.rows) &&
+         is_one_tap(problem.columns) && problem.source_layout == Layout::nhwc &&
+         problem.result_layout == Layout::nhwc && (problem.weight_depth == 1 || problem.weight_width == 1);
+}
+
+template <typename T>
+void multiply_pixels(const Correlation<T>& problem) {
+  gemm(Gemm<T>{problem.columns.result, problem.width, problem.depth, problem.source, problem.source_channels, 1,
+               problem.weight, problem.weight_depth, problem.weight_width, problem.bias, problem.result,
+               problem.result_channels, problem.activation});
 }
 
 template <typename T>
@@ -61,6 +80,10 @@ void run(Correlation<T> problem, int tile) {
     }
   }
   flatten_pointwise(problem, problem.source_layout, problem.result_layout);
+  if (is_matrix_product(problem)) {
+    multiply_pixels(problem);
+    return;
+  }
   D2L_CALL_BEST(correlate, problem);
 }
 

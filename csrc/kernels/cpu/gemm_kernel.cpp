@@ -33,6 +33,10 @@ constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 // Up to this depth the sums of a row are formed in one pass over it.
 constexpr int64_t kLittleDepth = 8;
+// Rows of c of this length stay in the L1 cache while b streams past, in runs long enough for the memory.
+constexpr int64_t kSumBytes = 16 << 10;
+// A b beyond this size comes from memory or the last cache: packing it costs more than computing on it.
+constexpr int64_t kLargeBytes = 1 << 20;
 
 struct Range {
   int64_t begin, end;
@@ -312,7 +316,8 @@ struct Driver {
 // Few rows, and the depth of b contiguous: b is streamed column by column.
 template <typename T>
 bool is_for_dots(const Gemm<T>& problem) {
-  return problem.rows <= 2 * kDotRows && problem.a_depth == 1 && problem.b_depth == 1;
+  const bool is_large = problem.columns * problem.depth * static_cast<int64_t>(sizeof(T)) >= kLargeBytes;
+  return problem.rows <= (is_large ? 8 : 2) * kDotRows && problem.a_depth == 1 && problem.b_depth == 1;
 }
 
 // Few rows or little depth, and the columns of b contiguous.
@@ -342,8 +347,7 @@ void run_sums(const Driver<T>& driver) {
     });
     return;
   }
-  // Rows of c of this length stay in the L1 cache while b streams past.
-  const int64_t length = 4096 / static_cast<int64_t>(sizeof(T));
+  const int64_t length = kSumBytes / static_cast<int64_t>(sizeof(T));
   const int64_t threads = clamp(problem.rows * problem.columns * problem.depth / kGrain, 1, max_threads());
   const int64_t parts = max(ceil_div(problem.columns, length), min(threads, ceil_div(problem.columns, kLanes<T>)));
   parallel_for(0, parts, ceil_div(parts, threads), [&](int64_t begin, int64_t end) {

@@ -80,7 +80,7 @@ void dot_rows(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end) {
 template <typename T>
 void multiply_by_dots(const Gemm<T>& problem, int64_t begin, int64_t end) {
   // A block of columns of b is in the cache for all rows.
-  constexpr int64_t kBlock = 24;
+  constexpr int64_t kBlock = 12;
   for (int64_t column = begin; column < end; column += kBlock) {
     const int64_t last = min(column + kBlock, end);
     for (int64_t row = 0; row < problem.rows; row += kDotRows) {
@@ -103,7 +103,7 @@ void multiply_by_dots(const Gemm<T>& problem, int64_t begin, int64_t end) {
 
 // ---- b has its columns in contiguous memory: sums of rows of b, vectorised over the columns ----------------------
 
-constexpr int kSumRows = 4;
+constexpr int kSumRows = 8;
 
 // Rows of b added at once: the fewer rows of c, the more.
 constexpr int sum_depth(int rows) { return rows <= 2 ? 8 : 4; }
@@ -116,7 +116,7 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
 #pragma GCC unroll 8
   for (int j = 0; j < Depth; ++j) {
     b[j] = problem.b + (d + j) * problem.b_depth;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       factors[i][j] = broadcast(problem.a[(row + i) * problem.a_row + (d + j) * problem.a_depth]);
     }
@@ -124,7 +124,7 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
   T* c = problem.c + row * problem.c_row;
   const auto step = [&](int64_t column, auto&& read, auto&& write) D2L_INLINE_LAMBDA {
     vec_t<T> sums[Rows];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       sums[i] = d > 0          ? read(static_cast<const T*>(c + i * problem.c_row + column))
                 : problem.bias ? read(problem.bias + column)
@@ -133,10 +133,10 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
 #pragma GCC unroll 8
     for (int j = 0; j < Depth; ++j) {
       const vec_t<T> values = read(b[j] + column);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) sums[i] += factors[i][j] * values;
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) write(c + i * problem.c_row + column, sums[i]);
   };
   const auto whole = [](const T* from) D2L_INLINE_LAMBDA { return load(from); };
@@ -189,8 +189,20 @@ void multiply_by_sums(const Gemm<T>& problem, int64_t from, int64_t to, int64_t 
       case 3:
         sum_rows<T, 3>(problem, row, begin, end, streams);
         break;
-      default:
+      case 4:
         sum_rows<T, 4>(problem, row, begin, end, streams);
+        break;
+      case 5:
+        sum_rows<T, 5>(problem, row, begin, end, streams);
+        break;
+      case 6:
+        sum_rows<T, 6>(problem, row, begin, end, streams);
+        break;
+      case 7:
+        sum_rows<T, 7>(problem, row, begin, end, streams);
+        break;
+      default:
+        sum_rows<T, 8>(problem, row, begin, end, streams);
     }
   }
 }
