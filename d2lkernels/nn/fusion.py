@@ -1,9 +1,10 @@
-"""Which neighbours of a Sequential run as one op.
+"""Which neighbours run as one op, in a Sequential and in modules that ask for it.
 
 A convolution, the activation behind it and the pool behind that become one call of
 :func:`d2lkernels.ops.conv2d_activation`, :func:`~d2lkernels.ops.conv2d_max_pool2d` or
-:func:`~d2lkernels.ops.conv2d_avg_pool2d`. Only layers that do exactly what their class says take part: no subclass (a
-parametrized layer is one), no forward of its own, no hooks, for a hook has to see what goes in and comes out.
+:func:`~d2lkernels.ops.conv2d_avg_pool2d`; batch normalisation and the activation behind it become one call, too. Only
+layers that do exactly what their class says take part: no subclass (a parametrized layer is one), no forward of its
+own, no hooks, for a hook has to see what goes in and comes out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn.modules import module as _torch_module
 
 from .. import ops
 from . import activations
-from .modules import AvgPool2d, Conv2d, MaxPool2d
+from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, MaxPool2d, _batch_norm
 
 _ACTIVATIONS = {
     torch.nn.ReLU: "relu",
@@ -30,7 +31,8 @@ _ACTIVATIONS = {
 }
 _MAX_POOLS = (torch.nn.MaxPool2d, MaxPool2d)
 _AVG_POOLS = (torch.nn.AvgPool2d, AvgPool2d)
-_FUSIBLE = (Conv2d, *_ACTIVATIONS, *_MAX_POOLS, *_AVG_POOLS)
+_NORMS = (BatchNorm1d, BatchNorm2d)
+_FUSIBLE = (Conv2d, *_NORMS, *_ACTIVATIONS, *_MAX_POOLS, *_AVG_POOLS)
 
 
 def has_global_hooks() -> bool:
@@ -53,13 +55,26 @@ def has_hooks(module: Module) -> bool:
     )
 
 
-class FusedConvolution:
-    """A convolution with the activation or the pool behind it (or both), as one callable."""
+class Group:
+    """Neighbours as one callable. An activation is what they have in common; the rest is up to the kinds of groups."""
+
+    def __init__(self, activation: Module | None, *layers: Module | None):
+        self.kind = "none" if activation is None else _ACTIVATIONS[type(activation)]
+        self.modules = tuple(one for one in layers if one is not None)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return " + ".join(type(one).__name__ for one in self.modules)
+
+
+class FusedConvolution(Group):
+    """A convolution with the activation or the pool behind it (or both)."""
 
     def __init__(self, convolution: Module, activation: Module | None, pool: Module | None):
-        self.convolution, self.activation, self.pool = convolution, activation, pool
-        self.kind = "none" if activation is None else _ACTIVATIONS[type(activation)]
-        self.modules = tuple(one for one in (convolution, activation, pool) if one is not None)
+        super().__init__(activation, convolution, activation, pool)
+        self.convolution, self.pool = convolution, pool
 
     def __call__(self, input: Tensor) -> Tensor:
         conv: Any = self.convolution
@@ -77,8 +92,16 @@ class FusedConvolution:
             return ops.conv2d_max_pool2d(*arguments, *window)
         return ops.conv2d_avg_pool2d(*arguments, *window, pool.count_include_pad)
 
-    def __repr__(self) -> str:
-        return " + ".join(type(one).__name__ for one in self.modules)
+
+class FusedNormalization(Group):
+    """Batch normalisation with the activation behind it."""
+
+    def __init__(self, normalization: Any, activation: Module):
+        super().__init__(activation, normalization, activation)
+        self.normalization = normalization
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return _batch_norm(self.normalization, input, self.kind)
 
 
 def _is_plain_pool(pool: Any) -> bool:
@@ -110,20 +133,24 @@ def plan(layers: Sequence[Module]) -> list[Callable[[Tensor], Tensor]]:
     return steps
 
 
-def _group_at(layers: Sequence[Module], place: int) -> FusedConvolution | None:
-    if type(layers[place]) is not Conv2d or has_hooks(layers[place]):
+def _group_at(layers: Sequence[Module], place: int) -> Group | None:
+    first = layers[place]
+    if type(first) not in (Conv2d, *_NORMS) or has_hooks(first):
         return None
-    activation = pool = None
     following = place + 1
-    if following < len(layers) and type(layers[following]) in _ACTIVATIONS and not has_hooks(layers[following]):
-        activation = layers[following]
-        following += 1
-    if following < len(layers) and type(layers[following]) in _MAX_POOLS + _AVG_POOLS:
-        follower = layers[following]
-        pool = follower if _is_plain_pool(follower) and not has_hooks(follower) else None
-    if activation is None and pool is None:
-        return None
-    return FusedConvolution(layers[place], activation, pool)
+    activation = _at(layers, following, tuple(_ACTIVATIONS))
+    if type(first) in _NORMS:
+        return None if activation is None else FusedNormalization(first, activation)
+    pool = _at(layers, following + (activation is not None), _MAX_POOLS + _AVG_POOLS)
+    if pool is not None and not _is_plain_pool(pool):
+        pool = None
+    return None if activation is None and pool is None else FusedConvolution(first, activation, pool)
+
+
+def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module | None:
+    """The layer there, if it is of one of these very types and has no hooks."""
+    layer = layers[place] if place < len(layers) else None
+    return layer if layer is not None and type(layer) in kinds and not has_hooks(layer) else None
 
 
 def why_alone(module: Module) -> str | None:
@@ -139,4 +166,4 @@ def why_alone(module: Module) -> str | None:
 
 def names_of(step: Any, names: Iterator[str]) -> list[str]:
     """The next names, as many as the step has layers."""
-    return [next(names) for _ in (step.modules if isinstance(step, FusedConvolution) else (step,))]
+    return [next(names) for _ in (step.modules if isinstance(step, Group) else (step,))]

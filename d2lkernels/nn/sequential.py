@@ -16,7 +16,8 @@ __all__ = ["Sequential"]
 
 class Sequential(torch.nn.Sequential):
     """Same as :class:`torch.nn.Sequential`, except that neighbours are fused: a :class:`Conv2d` of ours, the ReLU,
-    Sigmoid or Tanh behind it and the MaxPool2d or AvgPool2d behind that run as one op, across nested Sequentials too.
+    Sigmoid or Tanh behind it and the MaxPool2d or AvgPool2d behind that run as one op, and so do a :class:`BatchNorm1d`
+    or :class:`BatchNorm2d` of ours and such an activation, across nested Sequentials too.
 
     The result is that of the layers one by one. A layer with hooks or a forward of its own, a subclass and a
     parametrized layer stay alone, and while global module hooks are set, all do. What was fused, and why something was
@@ -97,7 +98,7 @@ def fusion_plan(model: Module) -> FusionPlan:
         fused[name], alone[name] = [], []
         for step in fusion.plan([layer for _, layer in layers]):
             group = fusion.names_of(step, names)
-            if isinstance(step, fusion.FusedConvolution):
+            if isinstance(step, fusion.Group):
                 fused[name].append((tuple(group), repr(step)))
             elif isinstance(step, Module) and (why := fusion.why_alone(step)) is not None:
                 alone[name].append((group[0], why))
