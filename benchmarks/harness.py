@@ -34,7 +34,7 @@ FLOORS = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 2e-2}
 
 _NAMES = (
     "op case mode provider layout dtype threads cache p20 p50 p80 repeats images bytes flops gflops gbps "
-    "roofline_pct error native_error ratio_to_best_native tie note"
+    "roofline_pct peak_bytes parameter_bytes error native_error ratio_to_best_native tie note"
 )
 RESULT_COLUMNS = tuple(_NAMES.split())
 

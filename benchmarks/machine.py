@@ -55,14 +55,20 @@ def load_average() -> float | None:
 
 
 def cpu_name() -> str:
-    """The processor's marketing name, without trademarks and clock."""
-    name = platform.processor() or platform.machine()
+    """The processor's marketing name, without trademarks and clock.
+
+    Virtual machines may hide the number ("AMD EPYC"): CPUID's family and model then tell one generation from the next.
+    """
+    name, numbers = platform.processor() or platform.machine(), {}
     try:
         text = Path("/proc/cpuinfo").read_text()
         name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE).group(1)
+        numbers = dict(re.findall(r"^(cpu family|model)\s*:\s*(\d+)$", text, re.MULTILINE))
     except (OSError, AttributeError):
         pass
     name = re.sub(r"\((R|TM)\)|\bCPU\b|\bProcessor\b|@.*|\d+-Core", " ", name, flags=re.IGNORECASE)
+    if len(numbers) == 2 and not re.search(r"\d", name):
+        name += f" family {numbers['cpu family']} model {numbers['model']}"
     return " ".join(name.split())
 
 

@@ -1,7 +1,7 @@
 """Draw the benchmark plots of the documents: `python benchmarks/plots.py [--out docs/images]`.
 
-From the CSV files of `models` and `scaling`: how many times faster than the best native variant each model is, and how
-the time of a training step grows.
+From the CSV files of `models`, `scaling` and `memory`: how many times faster than the best native variant each model
+is, and how the time and the memory of a training step grow.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks import report
 from benchmarks.machine import ROOT
 
 INK, GRID = "#333333", "#dddddd"
+DEEP = "densenet.depth"
 COLORS = {"train_step": "#1f77b4", "inference": "#ff7f0e", "d2lkernels": "#1f77b4", "torch": "#999999"}
 
 
@@ -79,6 +80,43 @@ def draw_scaling(rows: list[report.Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def draw_memory(rows: list[report.Row], path: Path) -> None:
+    """Peak memory of a training step: our share of native's by model, and DenseNet's by depth."""
+    by_case = {case: part for (case,), part in report.groups(rows, "case").items()}
+    deep = {int(case.removeprefix(DEEP)): part for case, part in by_case.items() if case.startswith(DEEP)}
+    pairs = {
+        case: (report.lightest(part, ours=False), report.lightest(part, ours=True))
+        for case, part in by_case.items()
+        if not case.startswith(DEEP)
+    }
+    pairs = {case: pair for case, pair in pairs.items() if all(pair)}
+    figure, (shares, growth) = _figure(2, 10)
+    for i, (beyond, label) in enumerate(((0, "in all"), (2, "beyond parameters and gradients"))):
+        places = [place + 0.4 * (i - 0.5) for place in range(len(pairs))]
+        heights = [100 * report.memory_share(*pair, beyond=beyond) for pair in pairs.values()]
+        bars = shares.bar(places, heights, 0.38, color=("#1f77b4", "#ff7f0e")[i], label=label)
+        shares.bar_label(bars, fmt="%.0f", fontsize=7)
+    shares.axhline(100, color=INK, linewidth=1)
+    shares.set_xticks(range(len(pairs)), list(pairs), rotation=40, ha="right", fontsize=8)
+    shares.set_ylabel("% of the lightest native variant")
+    shares.set_title("peak memory of a training step", fontsize=9)
+    shares.legend(frameon=False, fontsize=8)
+    for provider in ("torch", "d2lkernels"):
+        best = {depth: report.lightest(part, ours=provider == "d2lkernels") for depth, part in deep.items()}
+        known = [(depth, _beyond_parameters(row)) for depth, row in sorted(best.items()) if row]
+        growth.plot(*zip(*known, strict=True), "o-", color=COLORS[provider], label=provider)
+    growth.set_xlabel("convolutions in a dense block")
+    growth.set_xticks(sorted(deep))
+    growth.set_ylabel("MB beyond parameters and gradients")
+    growth.set_title("DenseNet, 4 images of 96 x 96: training step", fontsize=9)
+    growth.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _beyond_parameters(row: report.Row) -> float:
+    return (float(row["peak_bytes"]) - 2 * float(row["parameter_bytes"])) / 1e6
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
@@ -86,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     tables = report.read(options.results)
-    for name, draw in (("models-cpu", draw_models), ("scaling-cpu", draw_scaling)):
+    for name, draw in (("models-cpu", draw_models), ("scaling-cpu", draw_scaling), ("memory-cpu", draw_memory)):
         if name in tables:
             draw(tables[name], options.out / f"{name}.png")
     return 0

@@ -95,6 +95,49 @@ def ratio_cell(row: Row | None, notes: Notes) -> str:
     return f"{ratio:.2f}{' (tie)' if row['tie'] == '1' else ''}{notes.of(row) if ratio > 2 else ''}"
 
 
+def megabytes(text: str) -> str:
+    return f"{float(text) / 1e6:.1f}"
+
+
+def lightest(rows: list[Row], ours: bool) -> Row | None:
+    measured = [row for row in rows if row.get("peak_bytes") and row["provider"].startswith(OURS) == ours]
+    return min(measured, key=lambda row: float(row["peak_bytes"]), default=None)
+
+
+def memory_line(rows: list[Row]) -> str:
+    """One case of the suite `memory`: peaks in all, and in percent of native's also without what both sides need."""
+    first, native, ours = rows[0], lightest(rows, ours=False), lightest(rows, ours=True)
+    failures = [f"{variant(row)}: {row['note']}".replace("|", "\\|") for row in rows if row["note"]]
+    cells = [first["case"], megabytes(native["parameter_bytes"]) if native else ""]
+    cells += [f"{megabytes(row['peak_bytes'])} ({row['layout']})" if row else "not run" for row in (native, ours)]
+    cells += [
+        f"{100 * memory_share(native, ours, beyond=beyond):.0f} %" if native and ours else "" for beyond in (0, 2)
+    ]
+    others = [row for row in rows if row["provider"].startswith(OURS) and row["peak_bytes"] and row is not ours]
+    cells += ["; ".join([f"{row['layout']} {megabytes(row['peak_bytes'])}" for row in others] + failures)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def memory_share(native: Row, ours: Row, beyond: int = 0) -> float:
+    """Our peak over native's; `beyond` times the size of the parameters is taken off both (2: with their gradients)."""
+    common = beyond * float(native["parameter_bytes"])
+    return (float(ours["peak_bytes"]) - common) / (float(native["peak_bytes"]) - common)
+
+
+def memory_table(rows: list[Row]) -> str:
+    """The Markdown of the markers of the suite `memory`."""
+    lines = []
+    for (_, threads, dtype), part in groups(rows, "device", "threads", "dtype").items():
+        title = f"{threads} thread{'s' * (threads != '1')}, {dtype}"
+        lines += ["", f"**{part[0]['device']}, {title}**", "", machine_line(part), ""]
+        lines += [
+            "| case | parameters, MB | best native, MB | d2lkernels, MB | of native | of native, beyond parameters "
+        ]
+        lines[-1] += "and gradients | our other layout, MB |"
+        lines += ["|---|---:|---:|---:|---:|---:|---|", *map(memory_line, groups(part, "op", "case").values())]
+    return "\n".join(lines[1:]) + "\n"
+
+
 def case_line(rows: list[Row], notes: Notes) -> str:
     """One case: the best native variant, the best of ours, their ratio, and ours in the other layouts."""
     first, native, ours = rows[0], fastest(rows, ours=False), fastest(rows, ours=True)
@@ -146,6 +189,8 @@ def machine_line(rows: list[Row]) -> str:
 
 def table(rows: list[Row], explanations: dict[tuple[str, str], str]) -> str:
     """The Markdown of one pair of markers."""
+    if rows[0]["op"] == "memory":
+        return memory_table(rows)
     notes, lines = Notes(explanations), []
     last_column = "images/s, native / ours" if rows[0]["op"] == "model" else "of the roofline"
     for (_, threads, dtype, cache), part in groups(rows, "device", "threads", "dtype", "cache").items():

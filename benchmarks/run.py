@@ -101,8 +101,14 @@ def show(rows: list[dict]) -> None:
     first = rows[0]
     print(f"{first['op']} {first['case']} {first['mode']} {first['dtype']} {first['cache']}", flush=True)
     for row in rows:
-        figure = f"{row['p50']:>9} us  [{row['p20']} {row['p80']}]" if row["p50"] else row["note"]
-        ratio = f"{row['ratio_to_best_native']:>7}x{' tie' if row['tie'] else ''}" if row["p50"] else ""
+        figure = row["note"]
+        if row["p50"]:
+            figure = f"{row['p50']:>9} us  [{row['p20']} {row['p80']}]"
+        elif row["peak_bytes"]:
+            figure = f"{row['peak_bytes'] / 1e6:>9.1f} MB"
+        ratio = (
+            f"{row['ratio_to_best_native']:>7}x{' tie' if row['tie'] else ''}" if row["ratio_to_best_native"] else ""
+        )
         print(f"    {row['provider']:<36} {row['layout']:<14} {figure} {ratio}", flush=True)
 
 
@@ -116,10 +122,16 @@ def one_pass(
     rows = []
     for dtype in options.dtype:
         variants.set_precision(dtype)
-        roofline = machine.Roofline(options.device, quick=options.smoke)
         settings = suites.Settings(options.device, dtype, options.compile, options.smoke, options.filter)
-        peak = f"{roofline.gflops(dtype):.4g}"
         description = machine.describe(options.device, load)
+        if hasattr(suite, "measure"):
+            for new in suite.measure(settings, threads):
+                rows += [description | row for row in new]
+                show(new)
+                save(rows)
+            continue
+        roofline = machine.Roofline(options.device, quick=options.smoke)
+        peak = f"{roofline.gflops(dtype):.4g}"
         for contest in suite.contests(settings):
             torch.compiler.reset()
             new = harness.run_contest(contest, timing, threads, roofline, options.device)

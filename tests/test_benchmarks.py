@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import harness, machine, report, run, suites
-from benchmarks.suites import models, ops
+from benchmarks import harness, machine, memory_probe, report, run, suites
+from benchmarks.suites import memory, models, ops
 from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
 from d2lkernels.models import build, spec
 
@@ -276,6 +276,37 @@ def test_slug_names_the_processor_only(monkeypatch):
     assert machine.slug("cpu") == "intel-xeon-platinum-8488c-4-cores"
 
 
+@pytest.mark.skipif(not memory_probe.CLEAR_REFS.exists(), reason="peaks of resident memory are Linux's")
+def test_peak_memory_is_seen_and_what_came_before_is_not():
+    size = 64 << 20
+
+    def allocate_and_free() -> None:
+        torch.ones(size, dtype=torch.uint8)
+
+    allocate_and_free()
+    before = memory_probe.in_use("cpu")
+    for run_it, least, most in ((allocate_and_free, 0.9, 1.5), (lambda: None, -0.5, 0.2)):
+        peak = memory_probe.peak_during(run_it, "cpu") - before
+        assert least * size <= peak <= most * size
+
+
+@pytest.mark.skipif(not memory_probe.CLEAR_REFS.exists(), reason="peaks of resident memory are Linux's")
+def test_memory_suite(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "LAYOUTS", ("channels_last",))
+    arguments = ["memory", "--threads", "1", "--out", str(tmp_path), "--filter", "bn_lenet"]
+    assert run.main(arguments) == 0
+    rows = run.read(tmp_path / "memory-cpu-t1.csv")
+    assert [row["provider"] for row in rows] == ["torch", "d2lkernels"]
+    for row in rows:
+        assert 2 * float(row["parameter_bytes"]) < float(row["peak_bytes"]) < 100e6
+    text = report.memory_table(rows)
+    assert f"| bn_lenet.b256 | {report.megabytes(rows[0]['parameter_bytes'])} |" in text
+    assert f"| {100 * report.memory_share(*rows):.0f} % |" in text
+    monkeypatch.setattr(memory, "CASES", (("no.model", models.Model("no", 1, 1)),))
+    assert run.main([*arguments[:-1], "no"]) == 1
+    assert "failed: " in capsys.readouterr().err
+
+
 def test_costs():
     conv = ops.Conv("c", 2, 3, 8, 4, 3, padding=1)
     assert conv.cost("forward", 4) == (4 * (2 * 3 * 64 + 2 * 4 * 64 + 4 * 3 * 9 + 4), 2 * 2 * 4 * 64 * 3 * 9)
@@ -285,7 +316,8 @@ def test_costs():
     assert pool.cost("backward", 4) == (4 * (384 + 96) + 96, 96)
     assert ops.Pool("a", "adaptive_avg_pool2d", 2, 3, 8, 1).cost("forward", 4)[1] == 6 * 64
     for layer in ops.LAYERS:
-        outputs = layer.call(F, {name: torch.empty(shape, device="meta") for name, shape in layer.shapes().items()})
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in layer.shapes().items()}
+        outputs = layer.call(F, layer.prepare(tensors) if hasattr(layer, "prepare") else tensors)
         assert outputs.shape == layer.out_shape()
 
 

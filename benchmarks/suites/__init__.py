@@ -1,4 +1,8 @@
-"""The suites by name. A suite is a module with `contests(settings)` and `EXPLANATIONS`."""
+"""The suites by name.
+
+A suite is a module with `EXPLANATIONS` and `contests(settings)`, which the harness times; or, where it is not time that
+is measured, with `measure(settings, threads)`, which yields the rows of one case after the other.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-NAMES = ("ops", "models", "scaling")
+NAMES = ("ops", "models", "scaling", "memory")
 
 
 @dataclass(frozen=True)

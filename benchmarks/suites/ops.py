@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import EAGER, FLOORS, OURS, Contest, Contestant, Runner
+from benchmarks.harness import EAGER, OURS, Contest, Contestant, Runner
 from benchmarks.suites import Settings
 from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
+from benchmarks.suites.layers import Block, Concat, Conv, Dense, FusedConv, Layer, Norm, Pool, Rows
 from benchmarks.suites.variants import LAYOUTS, as_layout, compiled, graphed, random_tensors
 
 WHY_FEW_CHANNELS = (
@@ -43,200 +44,23 @@ WHY_NORM = (
     "its loops over them are short"
 )
 WHY_FUSED = "one pass where native makes two or three: what the activation is applied to is neither written nor read"
+WHY_FUSED_CONV = (
+    "what the convolution and the pool gain by themselves (see there), and the map between them is read while it is in "
+    "the cache"
+)
+WHY_BLOCK = "3x3 convolutions by Winograd's algorithm; no copy for a concatenation, statistics of a channel taken once"
+WHY_LOSS = "one pass over the logits where native makes a log_softmax and reads it again"
 WHY_OVERHEAD = (
     "next to no arithmetic: the time is argument checks, dispatch, allocation, and for ATen the call of oneDNN"
 )
 
 
-@dataclass(frozen=True)
-class Conv:
-    """A square convolution layer. `gpu_batch` is the chapter's batch where the CPU runs a smaller one."""
-
-    name: str
-    batch: int
-    c: int
-    size: int
-    k: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-    gpu_batch: int | None = None
-    why: str = ""
-
-    op: ClassVar[str] = "conv2d"
-    gradients: ClassVar[dict[str, str]] = {"input_grad": "input", "weight_grad": "weight"}
-    floors: ClassVar[dict[str, float]] = FLOORS
-
-    @property
-    def out_size(self) -> int:
-        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
-
-    def tiny(self) -> Conv:
-        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), k=min(self.k, 8), size=min(self.size, 24))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        weight = (self.k, self.c // self.groups, self.kernel, self.kernel)
-        return {"input": (self.batch, self.c, self.size, self.size), "weight": weight, "bias": (self.k,)}
-
-    def out_shape(self) -> tuple[int, ...]:
-        return self.batch, self.k, self.out_size, self.out_size
-
-    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        return ops.conv2d(**tensors, stride=self.stride, padding=self.padding, groups=self.groups)
-
-    def cost(self, mode: str, item: int) -> tuple[int, int]:
-        """Bytes that have to move at the least, and FLOPs; taps on the padding count."""
-        x = self.batch * self.c * self.size**2
-        y = self.batch * self.k * self.out_size**2
-        w = self.k * self.c // self.groups * self.kernel**2
-        bias = self.k if mode == "forward" else 0
-        return (x + y + w + bias) * item, 2 * y * w // self.k
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A square pooling layer; an adaptive one has its output size in `kernel`."""
-
-    name: str
-    op: str
-    batch: int
-    c: int
-    size: int
-    kernel: int
-    stride: int | None = None
-    padding: int = 0
-    gpu_batch: int | None = None
-    why: str = ""
-
-    gradients: ClassVar[dict[str, str]] = {"backward": "input"}
-    floors: ClassVar[dict[str, float]] = {"float32": 1e-6, "tf32": 1e-6, "bfloat16": 1e-2}
-
-    @property
-    def adaptive(self) -> bool:
-        return self.op.startswith("adaptive")
-
-    @property
-    def out_size(self) -> int:
-        if self.adaptive:
-            return self.kernel
-        return (self.size + 2 * self.padding - self.kernel) // (self.stride or self.kernel) + 1
-
-    def tiny(self) -> Pool:
-        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), size=min(self.size, 16))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"input": (self.batch, self.c, self.size, self.size)}
-
-    def out_shape(self) -> tuple[int, ...]:
-        return self.batch, self.c, self.out_size, self.out_size
-
-    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        if self.adaptive:
-            return getattr(ops, self.op)(**tensors, output_size=self.kernel)
-        return getattr(ops, self.op)(
-            **tensors, kernel_size=self.kernel, stride=self.stride or self.kernel, padding=self.padding
-        )
-
-    def cost(self, mode: str, item: int) -> tuple[int, int]:
-        """Bytes at the least (backward of a maximum: one byte per output says where it was), and additions or
-        comparisons."""
-        x = self.batch * self.c * self.size**2
-        y = self.batch * self.c * self.out_size**2
-        offsets = y if mode == "backward" and "max" in self.op else 0
-        window = (-(-self.size // self.kernel) if self.adaptive else self.kernel) ** 2
-        return (x + y) * item + offsets, y if offsets else y * window
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Batch normalisation in training, alone or with what is fused to it, or add_relu; backward for all arguments."""
-
-    name: str
-    op: str
-    batch: int
-    c: int
-    size: int
-    gpu_batch: int | None = None
-    why: str = ""
-
-    floors: ClassVar[dict[str, float]] = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 2e-2}
-
-    @property
-    def gradients(self) -> dict[str, tuple[str, ...]]:
-        return {"backward": tuple(self.shapes())}
-
-    @property
-    def error_norm(self) -> float:
-        """A rounding may move an element across the kink of a ReLU, which changes its gradient altogether."""
-        return 2.0
-
-    @property
-    def residual(self) -> bool:
-        return "add" in self.op
-
-    def tiny(self) -> Norm:
-        return replace(self, batch=2, gpu_batch=2, c=min(self.c, 8), size=min(self.size, 16))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        maps = {"input": self.out_shape()} | ({"residual": self.out_shape()} if self.residual else {})
-        return maps if self.op == "add_relu" else maps | {"weight": (self.c,), "bias": (self.c,)}
-
-    def out_shape(self) -> tuple[int, ...]:
-        return self.batch, self.c, self.size, self.size
-
-    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        maps = [tensors["input"], *([tensors["residual"]] if self.residual else [])]
-        if self.op == "add_relu":
-            return ops.add_relu(*maps) if hasattr(ops, self.op) else F.relu(maps[0] + maps[1])
-        parameters = (None, None, tensors["weight"], tensors["bias"], True)
-        if hasattr(ops, self.op):
-            return getattr(ops, self.op)(*maps, *parameters)
-        output = ops.batch_norm(maps[0], *parameters)
-        return F.relu(output + maps[1] if self.residual else output)
-
-    def cost(self, mode: str, item: int) -> tuple[int, int]:
-        """Every tensor once, though the statistics, or the sums of the gradients, come before anything is written."""
-        elements = self.batch * self.c * self.size**2
-        maps = 2 + self.residual if mode == "forward" else 3 + 2 * self.residual
-        return maps * elements * item, 8 * elements
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A fully connected layer. `gpu_batch` is the chapter's batch where the CPU runs a smaller one."""
-
-    name: str
-    batch: int
-    inputs: int
-    outputs: int
-    gpu_batch: int | None = None
-    why: str = ""
-
-    op: ClassVar[str] = "linear"
-    gradients: ClassVar[dict[str, str]] = {"input_grad": "input", "weight_grad": "weight"}
-    floors: ClassVar[dict[str, float]] = FLOORS
-
-    def tiny(self) -> Dense:
-        return replace(self, batch=2, gpu_batch=2, inputs=min(self.inputs, 16), outputs=min(self.outputs, 8))
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"input": (self.batch, self.inputs), "weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
-
-    def out_shape(self) -> tuple[int, ...]:
-        return self.batch, self.outputs
-
-    def call(self, ops: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        return ops.linear(**tensors)
-
-    def cost(self, mode: str, item: int) -> tuple[int, int]:
-        matrices = self.batch * (self.inputs + self.outputs) + self.inputs * self.outputs
-        bias = self.outputs if mode == "forward" else 0
-        return (matrices + bias) * item, 2 * self.batch * self.inputs * self.outputs
-
-
 def _norm(op: str, *shape: Any, **options: Any) -> Norm:
     return Norm(shape[0], op, *shape[1:], why=WHY_NORM if op == "batch_norm" else WHY_FUSED, **options)
+
+
+def _fused(name: str, batch: int, c: int, size: int, k: int, kernel: int, **options: Any) -> FusedConv:
+    return FusedConv(name, batch, c, size, k, kernel, why=WHY_FUSED_CONV, **options)
 
 
 def _max_pool(name: str, *shape: int, **options: Any) -> Pool:
@@ -254,7 +78,7 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
     return replace(conv, why=WHY_WINOGRAD if conv.stride == 1 and conv.kernel in (3, 5) else "")
 
 
-LAYERS: tuple[Conv | Pool | Norm | Dense, ...] = (
+LAYERS: tuple[Layer, ...] = (
     *(_chapter_convolution(*shape) for shape in CONVOLUTIONS),
     _avg_pool("lenet.pool1", 256, 6, 28, 2),
     _avg_pool("lenet.pool2", 256, 16, 10, 2),
@@ -286,6 +110,25 @@ LAYERS: tuple[Conv | Pool | Norm | Dense, ...] = (
     Dense("alexnet.fc1.b1", 1, 6400, 4096),
     Dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128),
     Dense("resnet.head", 256, 512, 10),
+    _fused("lenet.conv1", 256, 1, 28, 6, 5, padding=2, activation="sigmoid", pool="avg", first=True),
+    _fused("lenet.conv2", 256, 6, 14, 16, 5, activation="sigmoid", pool="avg"),
+    _fused("alexnet.conv1", 16, 1, 224, 96, 11, stride=4, padding=1, window=(3, 2), first=True, gpu_batch=128),
+    _fused("alexnet.conv2", 16, 96, 26, 256, 5, padding=2, window=(3, 2), gpu_batch=128),
+    _fused("vgg11.conv2", 4, 64, 112, 128, 3, padding=1, gpu_batch=128),
+    _fused("vgg11.conv8", 8, 512, 14, 512, 3, padding=1, gpu_batch=128),
+    Block("densenet.block1", 16, 64, 24, 4, gpu_batch=256, why=WHY_BLOCK),
+    Block("densenet.block3", 16, 128, 6, 4, gpu_batch=256, why=WHY_BLOCK),
+    Block("densenet.deep", 4, 64, 24, 16, gpu_batch=64, why=WHY_BLOCK),
+    Concat("googlenet.inception1", 16, (64, 128, 32, 32), 12, gpu_batch=128),
+    Rows("mlp.hidden", "relu", 256, 256, why=WHY_OVERHEAD),
+    Rows("map", "relu", 256, 48_400),
+    Rows("lenet.map1", "sigmoid", 256, 4_704),
+    Rows("lenet.map1", "tanh", 256, 4_704),
+    Rows("classes10", "softmax", 256, 10),
+    Rows("classes1000", "log_softmax", 256, 1_000),
+    Rows("classes10", "cross_entropy", 256, 10, target="classes", why=WHY_OVERHEAD),
+    Rows("classes1000", "cross_entropy", 256, 1_000, target="classes", why=WHY_LOSS),
+    Rows("values", "mse_loss", 256, 100, target="values", why=WHY_OVERHEAD),
     Conv("overhead", 1, 1, 3, 1, 3, why=WHY_OVERHEAD),
     Pool("overhead", "max_pool2d", 1, 1, 2, 2, why=WHY_OVERHEAD),
     Norm("overhead", "batch_norm", 2, 1, 2, why=WHY_OVERHEAD),
@@ -295,7 +138,7 @@ EXPLANATIONS = {(layer.op, layer.name): layer.why for layer in LAYERS}
 
 
 def _builder(
-    layer: Conv | Pool | Norm | Dense,
+    layer: Layer,
     ops: Any,
     drawn: Callable[[], dict],
     layout: str,
@@ -307,6 +150,8 @@ def _builder(
     def build() -> Runner:
         tensors = {name: as_layout(tensor, layout) for name, tensor in drawn().items()}
         grad_output = tensors.pop("grad_output")
+        if hasattr(layer, "prepare"):
+            tensors = layer.prepare(tensors)
 
         def forward() -> torch.Tensor:
             return layer.call(ops, tensors)
@@ -322,7 +167,7 @@ def _builder(
     return build
 
 
-def _contest(layer: Conv | Pool | Norm | Dense, mode: str, settings: Settings, ours: Any) -> Contest:
+def _contest(layer: Layer, mode: str, settings: Settings, ours: Any) -> Contest:
     device, wanted = settings.device, layer.gradients.get(mode)
 
     @cache
@@ -361,9 +206,7 @@ def _contest(layer: Conv | Pool | Norm | Dense, mode: str, settings: Settings, o
     )
 
 
-def contests(
-    settings: Settings, ours: Any = None, layers: Sequence[Conv | Pool | Norm | Dense] = LAYERS
-) -> Iterator[Contest]:
+def contests(settings: Settings, ours: Any = None, layers: Sequence[Layer] = LAYERS) -> Iterator[Contest]:
     """Every layer in every mode. `ours` is the namespace of our functions, d2lkernels.ops unless given."""
     if ours is None:
         ours = import_module("d2lkernels.ops")
