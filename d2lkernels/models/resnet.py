@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..nn.fusion import residual_tail, run
 from .registry import ModelSpec, Settings, check_all_positive, check_positive, layers, register
 
 # Blocks of each stage, and whether they are bottlenecks: table 1 of the paper.
@@ -59,9 +60,8 @@ class Residual(torch.nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.relu(self.bn1(self.conv1(input)))
-        output = self.bn2(self.conv2(output))
-        return self.relu(output + (input if self.conv3 is None else self.conv3(input)))
+        output = self.conv2(run((self.conv1, self.bn1, self.relu), input))
+        return residual_tail(self.bn2, self.relu, output, input if self.conv3 is None else self.conv3(input))
 
 
 class Bottleneck(torch.nn.Module):
@@ -99,10 +99,8 @@ class Bottleneck(torch.nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.relu(self.bn1(self.conv1(input)))
-        output = self.relu(self.bn2(self.conv2(output)))
-        output = self.bn3(self.conv3(output))
-        return self.relu(output + (input if self.conv4 is None else self.conv4(input)))
+        output = run((self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3), input)
+        return residual_tail(self.bn3, self.relu, output, input if self.conv4 is None else self.conv4(input))
 
 
 def resnet_block(

@@ -153,6 +153,29 @@ def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module
     return layer if layer is not None and type(layer) in kinds and not has_hooks(layer) else None
 
 
+def run(layers: Sequence[Module], input: Tensor) -> Tensor:
+    """The layers one after the other, neighbours fused as in a Sequential: for modules with a forward of their own."""
+    for step in layers if has_global_hooks() else plan(layers):
+        input = step(input)
+    return input
+
+
+def residual_tail(normalization: Any, relu: Module, input: Tensor, residual: Tensor) -> Tensor:
+    """``relu(normalization(input) + residual)``, as a residual block ends: in one pass where the layers are ours and
+    nothing (a hook, a subclass, maps that do not match) stands between, or in two."""
+    fuses = type(relu) in (torch.nn.ReLU, activations.ReLU) and not has_hooks(relu) and not has_global_hooks()
+    if fuses and type(normalization) in _NORMS and not has_hooks(normalization) and _match(input, residual):
+        return _batch_norm(normalization, input, "relu", residual)
+    output = normalization(input)
+    if fuses and type(relu) is activations.ReLU and _match(output, residual):
+        return ops.add_relu(output, residual)
+    return relu(output + residual)
+
+
+def _match(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+
+
 def why_alone(module: Module) -> str | None:
     """What keeps a layer out that is of a kind that could be fused; None for any other layer."""
     if type(module) not in _FUSIBLE:
