@@ -58,7 +58,8 @@ def convert(
         The converted model.
 
     Raises:
-        ValueError: for any other ``to``.
+        TypeError: for what is no module.
+        ValueError: for any other ``to``; for a model that cannot be copied, because lazy layers have seen no input.
 
     Example::
 
@@ -70,6 +71,9 @@ def convert(
         0: torch.nn.Conv2d -> d2lkernels.nn.Conv2d
         1: torch.nn.ReLU -> d2lkernels.nn.ReLU
     """
+    if not isinstance(model, Module):
+        given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"convert(): expected model to be a torch.nn.Module, but got {given}")
     if to not in ("ours", "torch"):
         raise ValueError(f"convert(): expected to to be 'ours' or 'torch', but got {to!r}")
     report = ConversionReport() if report is None else report
@@ -78,7 +82,7 @@ def convert(
     if to == "torch":
         swap = {ours: theirs for theirs, ours in swap.items()}
         packages = packages[::-1]
-    model = model if inplace else copy.deepcopy(model)
+    model = model if inplace else _copied(model)
     for name, module in model.named_modules():
         before = type(module)
         if before in swap:
@@ -93,6 +97,16 @@ def convert(
             elif not before.__module__.startswith("torch.nn."):
                 report.left[name] = f"{before.__name__}, a subclass of {base.__name__}"
     return model
+
+
+def _copied(model: Module) -> Module:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(
+                "convert(): expected inplace=True for a model with lazy layers that have seen no input, which cannot "
+                f"be copied, but got inplace=False and an uninitialized {name}"
+            )
+    return copy.deepcopy(model)
 
 
 def _to_channels_last(module: Module) -> None:
