@@ -223,8 +223,8 @@ def test_lazy_layers():
     with pytest.raises(ValueError) as caught:
         d2lkernels.convert(native)
     assert str(caught.value) == (
-        "convert(): expected inplace=True for a model with lazy layers that have seen no input, which cannot be copied, "
-        "but got inplace=False and an uninitialized 0.weight"
+        "convert(): expected inplace=True for a model with lazy layers that have seen no input, which cannot be "
+        "copied, but got inplace=False and an uninitialized 0.weight"
     )
     ours = d2lkernels.convert(native, inplace=True)
     assert [type(layer) for layer in ours][:2] == [nn.LazyConv2d, nn.LazyBatchNorm2d]
