@@ -31,6 +31,8 @@ X86_CAPABILITY_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+# Kernel sources named *_bfloat16_kernel.cpp are compiled for this one only.
+X86_BFLOAT16_FLAGS = [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16"]
 EMULATION = ROOT / "tests" / "cuda_emulation"
 EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-Wno-unknown-pragmas", "-O2"]
 NVCC_FLAGS = [
@@ -46,6 +48,13 @@ NVCC_FLAGS = [
 def capability_flags() -> dict[str, list[str]]:
     """Flags per CPU capability that this machine's compiler builds for."""
     return X86_CAPABILITY_FLAGS if platform.machine() in ("x86_64", "AMD64") else {"baseline": []}
+
+
+def kernel_flags(source: Path) -> dict[str, list[str]]:
+    """Flags per CPU capability that a kernel source is compiled for."""
+    if not source.stem.endswith("_bfloat16_kernel"):
+        return capability_flags()
+    return {"avx512_bfloat16": X86_BFLOAT16_FLAGS} if "avx512" in capability_flags() else {}
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,7 @@ def _cpu_compilations(configuration: Configuration):
         if not source.stem.endswith("_kernel"):
             yield "cxx", source, f"cpu/{source.stem}", common
             continue
-        for capability, flags in capability_flags().items():
+        for capability, flags in kernel_flags(source).items():
             name = f"cpu/{source.stem}.{capability}"
             yield "cxx", source, name, [*common, *flags, f"-DD2L_CPU_CAPABILITY={capability}"]
 

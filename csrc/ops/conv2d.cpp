@@ -16,6 +16,7 @@
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
+#include "ops/bfloat16_product.h"
 #include "ops/conv2d.h"
 
 namespace d2l {
@@ -145,6 +146,24 @@ const T* bias_pointer(const OptionalTensor& bias) {
   return bias.has_value() ? bias->const_data_ptr<T>() : nullptr;
 }
 
+// A 1x1 convolution of all pixels, whose passes are matrix products.
+bool is_bfloat16_product(const Conv2dShape& shape, const Tensor& tensor) {
+  return shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1 && shape.groups == 1 &&
+         shape.P == shape.H && shape.Q == shape.W && shape.pad_top == 0 && shape.pad_left == 0 && shape.C > 0 &&
+         has_bfloat16_product(tensor);
+}
+
+// The channels of each pixel as a row; a view of a channels_last map.
+Tensor rows_of(const Tensor& map) {
+  return map.contiguous(at::MemoryFormat::ChannelsLast).permute({0, 2, 3, 1}).reshape({-1, map.size(1)});
+}
+
+// The map, or memory for one of its size in that format.
+Tensor in_channels_last(const Tensor& map) {
+  if (map.is_contiguous(at::MemoryFormat::ChannelsLast)) return map;
+  return at::empty(map.sizes(), map.options().memory_format(at::MemoryFormat::ChannelsLast));
+}
+
 cpu::WeightStrides weight_strides(const Tensor& weight) {
   return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
@@ -182,6 +201,11 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
                  cuda::conv2d(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(),
                               dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr, y.mutable_data_ptr(),
                               device.stream(), activation));
+    return y.contiguous(format);
+  }
+  if (is_bfloat16_product(shape, input)) {
+    const Tensor y = in_channels_last(output);
+    bfloat16_product(rows_of(input), weight.flatten(1), bias, rows_of(y), activation);
     return y.contiguous(format);
   }
   if (is_16_bit(input)) {
@@ -227,6 +251,11 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
                                          w.const_data_ptr(), dx.mutable_data_ptr(), device.stream()));
     return dx.contiguous(format);
   }
+  if (is_bfloat16_product(shape, grad_output)) {
+    const Tensor dx = in_channels_last(grad_input);
+    bfloat16_product(rows_of(grad_output), weight.flatten(1).t(), std::nullopt, rows_of(dx), Activation::none);
+    return dx.contiguous(format);
+  }
   if (is_16_bit(grad_output)) {
     return conv2d_input_grad(grad_output.to(at::kFloat), weight.to(at::kFloat), input_size, stride, padding, dilation,
                              groups)
@@ -264,6 +293,11 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
                  cuda::conv2d_weight_grad(shape, cuda_dtype(dy), convolution_precision(), dy.const_data_ptr(),
                                           x.const_data_ptr(), dw.mutable_data_ptr(), workspace.mutable_data_ptr(),
                                           device.stream()));
+    return dw.contiguous(format);
+  }
+  if (is_bfloat16_product(shape, grad_output)) {
+    const Tensor dw = in_channels_last(grad_weight);
+    bfloat16_product(rows_of(grad_output).t(), rows_of(input).t(), std::nullopt, rows_of(dw), Activation::none);
     return dw.contiguous(format);
   }
   if (is_16_bit(grad_output)) {

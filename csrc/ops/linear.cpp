@@ -16,6 +16,7 @@
 #include "common/dispatch.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/conv2d.h"
+#include "ops/bfloat16_product.h"
 
 namespace d2l {
 namespace {
@@ -148,6 +149,10 @@ Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   }
   D2L_ON_CUDA("linear", input) {
     linear_cuda(input, weight, bias, output);
+    return output;
+  }
+  if (has_bfloat16_product(input)) {
+    bfloat16_product(input, weight, bias, output, Activation::none);
     return output;
   }
   if (is_16_bit(input)) {

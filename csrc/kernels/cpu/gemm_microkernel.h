@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "kernels/cpu/gemm_product.h"
 #include "kernels/cpu/integers.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -107,7 +108,7 @@ void gemm_tile(const GemmTile<T>& arguments) {
       const vec_t<T> value =
           broadcast(kAdjacent ? base[0][i] : base[i / kRowsPerBase % kBases][(i % kRowsPerBase) * row]);
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) sums[i][v] += value * columns[v];
+      for (int v = 0; v < NV; ++v) sums[i][v] = multiply_add<T>(value, columns[v], sums[i][v]);
     }
     b += b_step;
 #pragma GCC unroll 5

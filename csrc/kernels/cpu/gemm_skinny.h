@@ -43,7 +43,7 @@ D2L_INLINE void dot_tile(const Gemm<T>& problem, int64_t row, int64_t column) {
     for (int j = 0; j < Columns; ++j) {
       const vec_t<T> other = load(b + j * problem.b_column + d);
 #pragma GCC unroll 4
-      for (int i = 0; i < Rows; ++i) sums[i][j] += values[i] * other;
+      for (int i = 0; i < Rows; ++i) sums[i][j] = multiply_add<T>(values[i], other, sums[i][j]);
     }
   }
   if (d < problem.depth) {
@@ -55,7 +55,7 @@ D2L_INLINE void dot_tile(const Gemm<T>& problem, int64_t row, int64_t column) {
     for (int j = 0; j < Columns; ++j) {
       const vec_t<T> other = load_partial(b + j * problem.b_column + d, rest);
 #pragma GCC unroll 4
-      for (int i = 0; i < Rows; ++i) sums[i][j] += values[i] * other;
+      for (int i = 0; i < Rows; ++i) sums[i][j] = multiply_add<T>(values[i], other, sums[i][j]);
     }
   }
 #pragma GCC unroll 4
@@ -134,7 +134,7 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
     for (int j = 0; j < Depth; ++j) {
       const vec_t<T> values = read(b[j] + column);
 #pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) sums[i] += factors[i][j] * values;
+      for (int i = 0; i < Rows; ++i) sums[i] = multiply_add<T>(factors[i][j], values, sums[i]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) write(c + i * problem.c_row + column, sums[i]);

@@ -41,7 +41,7 @@ class Buffer {
 };
 
 Buffer& buffer(Workspace purpose) {
-  thread_local Buffer buffers[3];
+  thread_local Buffer buffers[4];
   return buffers[static_cast<int>(purpose)];
 }
 

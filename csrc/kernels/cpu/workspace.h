@@ -10,6 +10,7 @@ enum class Workspace {
   call,  // owned by the thread that launches a kernel, for all its threads: packed weights, partial sums
   task,  // owned by the thread that runs a part of it: strips of a map
   map,   // owned by the thread that launches several kernels: a map that one leaves to the next
+  sums,  // owned by the thread that rounds them: float32 sums of a 16-bit result
 };
 
 // At least `bytes` bytes of this thread, valid until its next call for the same purpose. Throws std::bad_alloc.

@@ -1,0 +1,20 @@
+// Products of bfloat16 matrices on CPUs that have an instruction for them: what linear and 1x1 convolutions run there.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "kernels/shapes.h"
+
+namespace d2l {
+
+// Whether a product of this CPU tensor runs in bfloat16; float32 copies are what other machines multiply.
+bool has_bfloat16_product(const at::Tensor& tensor);
+
+// output = activation(input weight^T + bias): matrices (rows, depth) and (columns, depth) with any strides and a depth
+// over 0, and a contiguous output (rows, columns).
+void bfloat16_product(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                      const at::Tensor& output, Activation activation);
+
+}  // namespace d2l

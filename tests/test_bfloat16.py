@@ -1,0 +1,79 @@
+"""Products of bfloat16: matrices that lie in memory in every way, against float64. Machines with AVX512-BF16 multiply
+pairs of values, others float32 copies; both round once."""
+
+import pytest
+import torch
+from cases import DEVICES
+
+from d2lkernels import ops
+
+pytestmark = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+
+# Rows, depth, columns: single values, odd depths, parts of tiles and vectors, chunks of rows, few rows.
+SIZES = (
+    *((1, 1, 1), (3, 5, 7), (2, 4, 6), (33, 65, 31), (256, 784, 120), (700, 96, 300), (5, 2, 200), (70, 33, 1)),
+    *((1, 300, 500), (2, 3000, 16), (13, 1, 17)),
+)
+WAYS = {
+    "contiguous": lambda matrix: matrix,
+    "transposed": lambda matrix: matrix.t().contiguous().t(),
+    "wide rows": lambda matrix: torch.cat([matrix, matrix], 1)[:, : matrix.size(1)],
+    "odd start": lambda matrix: torch.cat([matrix.flatten()[:1], matrix.flatten()])[1:].view_as(matrix),
+    "every other": lambda matrix: matrix.repeat_interleave(2, 1)[:, ::2],
+}
+
+
+def _drawn(*size, seed):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def _assert_rounded_once(actual, expected):
+    """Half a unit of bfloat16 for the result, and float32's errors of the sum."""
+    assert actual.dtype == torch.bfloat16 and actual.shape == expected.shape
+    error = (actual.cpu().double() - expected).abs()
+    assert (error <= 2**-8 * expected.abs() + 1e-5 * expected.abs().max()).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_linear(device, size, way):
+    rows, depth, columns = size
+    values = [_drawn(rows, depth, seed=0), _drawn(columns, depth, seed=1), _drawn(columns, seed=2)]
+    given = [WAYS[way](values[0]).to(device.type), WAYS[way](values[1]).to(device.type), values[2].to(device.type)]
+    given, exact = [[t.detach().requires_grad_() for t in ts] for ts in (given, [t.double() for t in values])]
+    grad = _drawn(rows, columns, seed=3)
+    result, expected = ops.linear(*given), torch.nn.functional.linear(*exact)
+    _assert_rounded_once(result, expected)
+    result.backward(grad.to(device.type))
+    expected.backward(grad.double())
+    for tensor, other in zip(given, exact, strict=True):
+        _assert_rounded_once(tensor.grad, other.grad)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("size", [(2, 3, 5, 7, 4), (1, 1, 3, 3, 1), (3, 64, 12, 12, 40), (16, 17, 1, 1, 33)], ids=str)
+def test_pointwise_convolution(device, size, memory_format):
+    images, channels, height, width, out_channels = size
+    values = [_drawn(images, channels, height, width, seed=0), _drawn(out_channels, channels, 1, 1, seed=1)]
+    values.append(_drawn(out_channels, seed=2))
+    given = [values[0].contiguous(memory_format=memory_format), *values[1:]]
+    given = [tensor.to(device.type).detach().requires_grad_() for tensor in given]
+    exact = [tensor.double().requires_grad_() for tensor in values]
+    grad = _drawn(images, out_channels, height, width, seed=3)
+    result, expected = ops.conv2d(*given), torch.nn.functional.conv2d(*exact)
+    assert result.is_contiguous(memory_format=memory_format)
+    _assert_rounded_once(result, expected)
+    result.backward(grad.to(device.type))
+    expected.backward(grad.double())
+    for tensor, other in zip(given, exact, strict=True):
+        _assert_rounded_once(tensor.grad, other.grad)
+    fused = ops.conv2d_activation(*[tensor.detach() for tensor in given], activation="relu")
+    assert torch.equal(fused, result.detach().relu())
+
+
+def test_nan_and_infinity_come_through(device):
+    input = _drawn(20, 6, seed=0)
+    input[3, 1], input[4, 2], input[5, 5] = float("nan"), float("inf"), -float("inf")
+    result = ops.linear(input.to(device.type), torch.ones(9, 6, dtype=torch.bfloat16, device=device.type)).cpu()
+    assert result[3].isnan().all() and (result[4] == float("inf")).all() and (result[5] == -float("inf")).all()
+    assert result[[0, 1, 2, *range(6, 20)]].isfinite().all()
