@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import Roofline
+from d2lkernels.profiling.roofline import Roofline
 
 EAGER = "torch"
 OURS = "d2lkernels"

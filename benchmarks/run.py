@@ -18,6 +18,7 @@ import torch
 from benchmarks import harness, machine, suites
 from benchmarks.machine import ROOT
 from benchmarks.suites import variants
+from d2lkernels.profiling.roofline import Roofline
 
 COLUMNS = (*harness.RESULT_COLUMNS, *machine.MACHINE_COLUMNS)
 CONTEST_COLUMNS = ("op", "case", "mode", "dtype")
@@ -130,7 +131,7 @@ def one_pass(
                 show(new)
                 save(rows)
             continue
-        roofline = machine.Roofline(options.device, quick=options.smoke)
+        roofline = Roofline(options.device, quick=options.smoke)
         peak = f"{roofline.gflops(dtype):.4g}"
         for contest in suite.contests(settings):
             torch.compiler.reset()

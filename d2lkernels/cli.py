@@ -1,4 +1,4 @@
-"""The command line: ``python -m d2lkernels info | train | examples``."""
+"""The command line: ``python -m d2lkernels info | train | profile | examples``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from . import __version__, config
 from .d2l import sections
 from .data import DataError
+from .profiling import command as profiling
 from .training import TrainingError, command
 
 FAILED = 2
@@ -27,7 +28,12 @@ def _run_info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (_add_info, command.add_parser, sections.add_parser)
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    _add_info,
+    command.add_parser,
+    profiling.add_parser,
+    sections.add_parser,
+)
 """Each adds a subcommand to a parser and sets its default `run`, a function from the arguments to the exit code."""
 
 

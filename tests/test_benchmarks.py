@@ -19,6 +19,7 @@ from benchmarks import harness, machine, memory_probe, report, run, suites
 from benchmarks.suites import memory, models, ops
 from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
 from d2lkernels.models import build, spec
+from d2lkernels.profiling.roofline import Roofline
 
 TIMING = harness.Timing(repeats=3, min_time=0.0, sample_us=1.0, flush_l2=False)
 LENET = tuple(layer for layer in ops.LAYERS if layer.name.startswith(("lenet", "overhead")))
@@ -36,8 +37,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def roofline(one_thread) -> machine.Roofline:
-    return machine.Roofline("cpu", quick=True)
+def roofline(one_thread) -> Roofline:
+    return Roofline("cpu", quick=True)
 
 
 def run_all(contests, roofline) -> list[dict]:

@@ -145,7 +145,7 @@ def test_cuda_without_a_gpu_is_a_mistake(capsys):
         (["train"], "required: MODEL"),
         (["trian"], "invalid choice: 'trian'"),
         (["train", "lenet", "--epochs", "0"], "--epochs: expected at least 1, but got 0"),
-        (["train", "lenet", "--batch-size", "x"], "--batch-size: invalid"),
+        (["train", "lenet", "--batch-size", "x"], "--batch-size: expected a whole number, but got 'x'"),
         (["train", "lenet", "--lr", "-1"], "--lr: expected a positive number, but got -1"),
         (["train", "lenet", "--backend", "tf"], "invalid choice: 'tf'"),
         (["train", "lenet", "--option", "x"], "expected NAME=VALUE, but got 'x'"),

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from .. import config as package_config
 from .. import models
 from ..data import SAMPLE, FashionMNIST, Points, load_fashion_mnist
 from . import checkpoint
 from .book import book_results
 from .errors import CheckpointError, TrainingError
 from .history import COMPARISON_HEADER, comparison_rows, comparison_table, table
+from .options import choose_device, model_option, positive_float, positive_int
 from .parallel import Group, group_from_environment
 from .session import Result, checkpoint_path, prepare_folder, train
 from .tasks import TASKS, Data
@@ -53,27 +53,6 @@ environment: D2LKERNELS_DOWNLOAD=0 never downloads, D2LKERNELS_CACHE is the fold
 """
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, but got {value}")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a positive number, but got {text}")
-    return value
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, but got {text!r}")
-    return name, int(value) if value.lstrip("-").isdigit() else value
-
-
 def _defaults_text() -> str:
     lines = ["models, and their settings on the full data set (the book's) and on the embedded sample:"]
     width = max(map(len, models.names()))
@@ -100,9 +79,9 @@ def add_parser(subparsers: Any) -> None:
         help=f"whose layers to train with (default: {OURS}; with --resume, those that were saved)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--epochs", type=_positive_int, metavar="N", help="default: see below")
-    parser.add_argument("--batch-size", type=_positive_int, metavar="N", help="default: see below")
-    parser.add_argument("--lr", type=_positive_float, help="learning rate (default: see below)")
+    parser.add_argument("--epochs", type=positive_int, metavar="N", help="default: see below")
+    parser.add_argument("--batch-size", type=positive_int, metavar="N", help="default: see below")
+    parser.add_argument("--lr", type=positive_float, help="learning rate (default: see below)")
     parser.add_argument(
         "--optimizer", choices=tuple(OPTIMIZERS), help="default: sgd if --lr is given, otherwise see below"
     )
@@ -127,7 +106,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
     parser.add_argument(
         "--option",
-        type=_option,
+        type=model_option,
         action="append",
         metavar="NAME=VALUE",
         help="an option of the model, such as activation=relu; may be repeated",
@@ -158,7 +137,11 @@ def run(arguments: argparse.Namespace) -> int:
         names = (models.spec(arguments.model).name,)
     group = group_from_environment()
     some = arguments.resume is not None and arguments.backend is None
-    device = _device(arguments.device, BOTH if some else arguments.backend or OURS, group)
+    device = choose_device(
+        arguments.device,
+        our_kernels=some or arguments.backend != NATIVE,
+        local_rank=group.local_rank if group.size > 1 else None,
+    )
     folder = arguments.out or (_resumed_folder(arguments.resume) if arguments.resume else _new_folder(arguments.model))
     if group.is_first:
         prepare_folder(folder)
@@ -252,43 +235,6 @@ def _data(arguments: argparse.Namespace, task: str, device: torch.device, group:
     root = arguments.data or (SAMPLE if arguments.quick else None)
     data = load_fashion_mnist(root, device=device, notify=notify, download=None if group.is_first else False)
     return data.subset(*QUICK_IMAGES) if arguments.quick else data
-
-
-def _device(name: str, backend: str, group: Group) -> torch.device:
-    our_kernels = backend != NATIVE
-    here = group.local_rank if group.size > 1 else None
-    if name == "auto":
-        usable = torch.cuda.is_available() and (package_config.is_cuda_built() or not our_kernels)
-        if torch.cuda.is_available() and not usable:
-            print("training on the CPU: this build of d2lkernels has no CUDA kernels", file=sys.stderr)
-        if not usable:
-            return torch.device("cpu")
-        name = "cuda"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise TrainingError(f"expected --device to be auto, cpu, cuda or cuda:N, but got {name!r}")
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise TrainingError(f"--device {name} needs a GPU, but torch {torch.__version__} sees none")
-        if our_kernels and not package_config.is_cuda_built():
-            raise TrainingError(
-                f"--device {name} needs our CUDA kernels, but this build has none (python -m d2lkernels info says why)"
-            )
-        if device.index is not None and here is not None:
-            raise TrainingError(f"expected --device cuda, from which each process takes its own GPU, but got {name!r}")
-        index = torch.cuda.current_device() if here is None else here
-        if device.index is not None:
-            index = device.index
-        if index >= torch.cuda.device_count():
-            raise TrainingError(
-                f"--device {name}: expected a number below {torch.cuda.device_count()}, but got {index}"
-            )
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-    return device
 
 
 def _configs(arguments: argparse.Namespace, model: str, data: Data) -> list[TrainConfig]:
