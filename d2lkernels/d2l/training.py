@@ -240,7 +240,8 @@ def train_ch6(
 
     The images of :func:`load_data_fashion_mnist` are moved to the device once, as bytes. The metrics stay there and are
     read five times an epoch. Only the training steps are timed, as in the book. `optimizer` makes another optimizer
-    than SGD.
+    than SGD. The weights of convolutions go to the memory format channels_last, so that the maps between the layers are
+    NHWC, which no kernel has to reorder.
 
     Raises:
         ValueError: `train_iter` has no batch.
@@ -250,7 +251,7 @@ def train_ch6(
     num_batches = len(train_batches)  # type: ignore[arg-type]
     if num_batches == 0:
         raise ValueError("train_ch6(): expected train_iter to have at least one batch, but got none")
-    xavier_uniform_(net).to(device)
+    xavier_uniform_(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     print("training on", device)
     updater = optimizer(net.parameters(), lr=lr)
     loss = nn.CrossEntropyLoss()
