@@ -96,7 +96,8 @@ D2L_INLINE void tile_pixels(const PixelView& view, int64_t row, int64_t column, 
 }
 
 template <typename Transform>
-void transform_tile(const float* const* pixels, int64_t channels, int64_t tile, const TransformedTiles& to) {
+void transform_tile(const float* const* pixels, int64_t channels, int64_t tile, const TransformedTiles& to,
+                    int64_t ahead = 0) {
   for (int64_t block = 0; block * kBlock < channels; ++block) {
     const int64_t width = width_of_block(channels, block);
     float* block_to = to.data + block * to.block + tile * (to.tile_stride > 0 ? to.tile_stride : width);
@@ -105,7 +106,11 @@ void transform_tile(const float* const* pixels, int64_t channels, int64_t tile, 
       const int64_t rest = channels - channel;
       const auto put = [&](int i, int j, Floats value)
                            D2L_INLINE_LAMBDA { store(block_to + (i * Transform::kOut + j) * to.plane + lane, value); };
-      const auto whole = [&](int i, int j) D2L_INLINE_LAMBDA { return load(pixels[i * Transform::kIn + j] + channel); };
+      const auto whole = [&](int i, int j) D2L_INLINE_LAMBDA {
+        const float* from = pixels[i * Transform::kIn + j] + channel;
+        __builtin_prefetch(from + ahead);
+        return load(from);
+      };
       const auto part = [&](int i, int j)
                             D2L_INLINE_LAMBDA { return load_partial(pixels[i * Transform::kIn + j] + channel, rest); };
       if (rest >= kLanes<float>) {
@@ -140,7 +145,7 @@ void transform_tiles(const Map<const float>& map, const TileGrid& grid, int64_t 
     for (int64_t i = 0; i < run.count; ++i, column += grid.step) {
       const float* pixels[kSize * kSize];
       tile_pixels<kSize>(view, row, column, zeros, pixels);
-      transform_tile<Transform>(pixels, map.depth, to_tile + run.tile - begin + i, to);
+      transform_tile<Transform>(pixels, map.depth, to_tile + run.tile - begin + i, to, grid.step * view.pixel_stride);
     }
   });
 }
