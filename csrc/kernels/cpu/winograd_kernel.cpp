@@ -28,10 +28,11 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 constexpr int64_t kTaskBytes = 768 << 10;  // transformed pixels and products of a task
-// Tiles that amortise reading the transformed weights, if those stay in the L2 cache, and else.
-constexpr int64_t kLeastTiles = 28;
+// Tiles of a task. A few keep the transformed pixels in the L2 cache, past which the weights stream from the L3 cache;
+// weights that come from memory need many tiles.
+constexpr int64_t kFewTiles = 28;
 constexpr int64_t kManyTiles = 252;
-constexpr int64_t kCachedWeightBytes = int64_t{2} << 20;
+constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
 constexpr int64_t kGrain = 1 << 18;
 
@@ -84,8 +85,8 @@ struct Driver {
   // Transformed weights of a block: [plane][depth][width of the block]
   int64_t weight_plane(int64_t block) const { return plane_stride(problem.depth * packing.block_width(block)); }
   int64_t weight_block() const { return kPlanes * weight_plane(0); }
-  // Products of tiles and some blocks: [plane][tile][channels of the blocks]
-  static int64_t product_plane(int64_t tiles, int64_t blocks) { return plane_stride(tiles * blocks * kBlock); }
+  // Products of tiles and a block: [plane][tile][channels of the block]
+  static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
 
   int64_t taps_size() const { return strip_elements<float>(packing.rows_per_block() * kBlock); }
   void transform_weights(int64_t block, float* scratch, float* to) const {
@@ -96,7 +97,7 @@ struct Driver {
     transform_tile<Taps>(taps, size, 0, {to, weight_plane(block), kBlock, size});
   }
 
-  // Some tiles times some blocks of channels.
+  // Some tiles times a block of channels.
   struct Products {
     const float* pixels;
     int64_t pixel_plane;
@@ -104,29 +105,25 @@ struct Driver {
     float* products;
     int64_t product_plane;
     int64_t first_tile, tiles;
-    int64_t first_block, blocks;
-    int64_t stride() const { return blocks * kBlock; }
+    int64_t block;
   };
 
   void multiply(const Products& m) const {
-    const int64_t pieces = ceil_div(m.tiles, kTilePixels);
+    const int64_t pieces = ceil_div(m.tiles, kTilePixels), width = packing.block_width(m.block);
     ProductArguments t{};
     t.pixel_stride = pixel_stride();
-    t.product_stride = m.stride();
+    t.product_stride = kBlock;
     for (int64_t p = 0; p < kPlanes; ++p) {
-      for (int64_t b = 0; b < m.blocks; ++b) {
-        const int64_t width = packing.block_width(m.first_block + b);
-        const float* weights = m.weights + b * weight_block() + p * weight_plane(m.first_block + b);
-        for (int64_t d = 0; d < problem.depth; d += kSumDepth) {
-          t.depth = min(kSumDepth, problem.depth - d);
-          t.weights = weights + d * width;
-          t.fresh = d == 0;
-          for (int64_t i = 0; i < pieces; ++i) {
-            const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
-            t.pixels = m.pixels + p * m.pixel_plane + first * pixel_stride() + d;
-            t.products = m.products + p * m.product_plane + first * m.stride() + b * kBlock;
-            product_function(end - first, width > kLanes<float>)(t);
-          }
+      const float* weights = m.weights + p * weight_plane(m.block);
+      for (int64_t d = 0; d < problem.depth; d += kSumDepth) {
+        t.depth = min(kSumDepth, problem.depth - d);
+        t.weights = weights + d * width;
+        t.fresh = d == 0;
+        for (int64_t i = 0; i < pieces; ++i) {
+          const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
+          t.pixels = m.pixels + p * m.pixel_plane + first * pixel_stride() + d;
+          t.products = m.products + p * m.product_plane + first * kBlock;
+          product_function(end - first, width > kLanes<float>)(t);
         }
       }
     }
@@ -172,30 +169,28 @@ struct Driver {
   }
 
   // Tiles whose results go through a strip to a map in NCHW.
-  int64_t longest_run(int64_t blocks) const {
+  int64_t longest_run() const {
     if (problem.result_layout == Layout::nhwc) return grid.columns;
-    return clamp(kTileStripBytes / bytes_of(M * M * blocks * kBlock), 1, grid.columns);
+    return clamp(kTileStripBytes / bytes_of(M * M * kBlock), 1, grid.columns);
   }
-  int64_t result_scratch(int64_t blocks) const {
-    return problem.result_layout == Layout::nhwc ? 0 : longest_run(blocks) * M * M * blocks * kBlock;
-  }
+  int64_t result_scratch() const { return problem.result_layout == Layout::nhwc ? 0 : longest_run() * M * M * kBlock; }
 
   void transform_results(const Products& m, float* strip) const {
-    const int64_t first_channel = m.first_block * kBlock;
-    const int64_t channels = min(m.blocks * kBlock, problem.width - first_channel);
+    const int64_t first_channel = m.block * kBlock;
+    const int64_t channels = min(kBlock, problem.width - first_channel);
     const float* bias = problem.bias == nullptr ? nullptr : problem.bias + first_channel;
     const int64_t map_rows = problem.rows.result, map_columns = problem.columns.result;
     const bool nhwc = problem.result_layout == Layout::nhwc;
     const int64_t end = m.first_tile + m.tiles;
-    for_each_tile_run(grid, m.first_tile, end, longest_run(m.blocks), [&](const TileRun& run) {
+    for_each_tile_run(grid, m.first_tile, end, longest_run(), [&](const TileRun& run) {
       const int64_t row = run.row * M, rows = min(M, map_rows - row);
       const int64_t column = run.column * M, columns = min(run.count * M, map_columns - column);
       float* image = problem.result + run.image * map_rows * map_columns * problem.result_channels;
-      const int64_t pixel = nhwc ? problem.result_channels : m.stride();
+      const int64_t pixel = nhwc ? problem.result_channels : kBlock;
       const int64_t row_stride = (nhwc ? map_columns : run.count * M) * pixel;
       float* to = nhwc ? image + (row * map_columns + column) * pixel + first_channel : strip;
       for (int64_t i = 0; i < run.count; ++i) {
-        transform_products(m.products + (run.tile - m.first_tile + i) * m.stride(), m.product_plane, bias, channels,
+        transform_products(m.products + (run.tile - m.first_tile + i) * kBlock, m.product_plane, bias, channels,
                            to + i * M * pixel, row_stride, pixel, rows, min(M, columns - i * M));
       }
       activate_run(to, row_stride, pixel, rows, columns, channels);
@@ -230,14 +225,11 @@ struct Driver {
         transform_weights(block, taps, weights + block * weight_block());
       trim_workspace(Workspace::task);
     });
-    // As many as fit the cache, but enough to amortise reading the weights; the same number of tasks for each thread.
-    const int64_t tile_bytes = bytes_of(kPlanes * (pixel_stride() + blocks * kBlock));
-    const int64_t least = bytes_of(blocks * weight_block()) > kCachedWeightBytes ? kManyTiles : kLeastTiles;
-    const int64_t most = min(all, max(least, kTaskBytes / tile_bytes / kTilePixels * kTilePixels));
+    const int64_t most = min(all, bytes_of(blocks * weight_block()) > kCachedWeightBytes ? kManyTiles : kFewTiles);
     const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
     const int64_t tiles = clamp(ceil_div(all, tasks), min(kTilePixels, most), most);
-    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles, blocks);
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch(blocks));
+    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
     const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
     parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
       float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
@@ -246,10 +238,18 @@ struct Driver {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task * tiles, count = min(tiles, all - first);
         transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
-        const Products m{pixels, pixel_plane(tiles), weights, products, product_plane(tiles, blocks), first, count, 0,
-                         blocks};
-        multiply(m);
-        transform_results(m, rest);
+        for (int64_t block = 0; block < blocks; ++block) {
+          const Products m{pixels,
+                           pixel_plane(tiles),
+                           weights + block * weight_block(),
+                           products,
+                           product_plane(tiles),
+                           first,
+                           count,
+                           block};
+          multiply(m);
+          transform_results(m, rest);
+        }
       }
       trim_workspace(Workspace::task);
     });
@@ -259,16 +259,16 @@ struct Driver {
   void run_blocks_of_channels() const {
     const int64_t blocks = packing.blocks(), all = grid.count();
     float* pixels = static_cast<float*>(workspace(Workspace::call, bytes_of(kPlanes * pixel_plane(all))));
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch(1));
+    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
     parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), [&](int64_t begin, int64_t end) {
       float* rest = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch)));
       transform_tiles<Inputs>(source, grid, begin, end, rest, pixels_at(pixels, all), begin);
       trim_workspace(Workspace::task);
     });
-    const int64_t most = max(kLeastTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
+    const int64_t most = max(kFewTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
     const int64_t tile_blocks = ceil_div(all, most), tiles = ceil_div(all, tile_blocks);
     const int64_t parts = clamp(ceil_div(max_threads(), blocks), 1, tile_blocks);
-    const int64_t product_size = kPlanes * product_plane(tiles, 1);
+    const int64_t product_size = kPlanes * product_plane(tiles);
     parallel_for(0, blocks * parts, 1, [&](int64_t begin, int64_t end) {
       float* taps = static_cast<float*>(
           workspace(Workspace::task, bytes_of(taps_size() + weight_block() + product_size + scratch)));
@@ -284,11 +284,10 @@ struct Driver {
                            pixel_plane(all),
                            weights,
                            products,
-                           product_plane(tiles, 1),
+                           product_plane(tiles),
                            first,
                            last - first,
-                           block,
-                           1};
+                           block};
           multiply(m);
           transform_results(m, rest);
         }
