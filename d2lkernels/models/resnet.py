@@ -40,6 +40,7 @@ class Residual(torch.nn.Module):
     """
 
     expansion = 1
+    NORMALIZED = (("conv1", "bn1"), ("conv2", "bn2"))  # for fold_batch_norm
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Bottleneck(torch.nn.Module):
     """
 
     expansion = 4
+    NORMALIZED = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))  # for fold_batch_norm
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 A convolution, the activation behind it and the pool behind that become one call of
 :func:`d2lkernels.ops.conv2d_activation`, :func:`~d2lkernels.ops.conv2d_max_pool2d` or
-:func:`~d2lkernels.ops.conv2d_avg_pool2d`; batch normalisation and the activation behind it become one call, too. Only
+:func:`~d2lkernels.ops.conv2d_avg_pool2d`; batch normalisation and the activation behind it become one call, too. Batch
+normalisation behind a convolution joins its group: in inference it goes into the weights, if that is less work. Only
 layers that do exactly what their class says take part: no subclass (a parametrized layer is one), no forward of its
 own, no hooks, for a hook has to see what goes in and comes out.
 """
@@ -18,6 +19,7 @@ from torch.nn import Module
 from torch.nn.modules import module as _torch_module
 
 from .. import ops
+from .._autodiff import needs_python_autograd
 from . import activations
 from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, MaxPool2d, _batch_norm
 
@@ -70,27 +72,81 @@ class Group:
 
 
 class FusedConvolution(Group):
-    """A convolution with the activation or the pool behind it (or both)."""
+    """A convolution with the batch normalisation, the activation or the pool behind it, or with several of these."""
 
-    def __init__(self, convolution: Module, activation: Module | None, pool: Module | None):
-        super().__init__(activation, convolution, activation, pool)
-        self.convolution, self.pool = convolution, pool
+    def __init__(
+        self,
+        convolution: Module,
+        normalization: Module | None = None,
+        activation: Module | None = None,
+        pool: Module | None = None,
+    ):
+        super().__init__(activation, convolution, normalization, activation, pool)
+        self.convolution, self.normalization, self.pool = convolution, normalization, pool
 
     def __call__(self, input: Tensor) -> Tensor:
         conv: Any = self.convolution
+        norm: Any = self.normalization
         pool: Any = self.pool
         # Attributes are the user's to change: what the fused op does not know runs layer by layer.
         if conv.padding_mode != "zeros" or not (pool is None or _is_plain_pool(pool)):
             for module in self.modules:
                 input = module(input)
             return input
-        arguments = (input, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups, self.kind)
+        weight, bias = conv.weight, conv.bias
+        if norm is not None:
+            if not _folds(conv, norm, input):
+                input = _batch_norm(norm, conv(input), self.kind)
+                return input if pool is None else pool(input)
+            weight, bias = folded(weight, bias, norm)
+        arguments = (input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, self.kind)
         if pool is None:
             return ops.conv2d_activation(*arguments)
         window = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
         if type(pool) in _MAX_POOLS:
             return ops.conv2d_max_pool2d(*arguments, *window)
         return ops.conv2d_avg_pool2d(*arguments, *window, pool.count_include_pad)
+
+
+# As many elements of a map are normalised in the time that it takes to look at the layers and to call small ops.
+_FOLDING_COST = 1 << 16
+
+
+def _folds(conv: Any, norm: Any, input: Tensor) -> bool:
+    """Whether the normalisation is to go into the weights in this call. Nothing of that is kept for the next one."""
+    # An exported program may have no size of its own to decide by.
+    if norm.training or input.dim() != 4 or torch.compiler.is_exporting():
+        return False
+    images, channels, height, width = input.shape
+    weights = conv.out_channels * channels * conv.kernel_size[0] * conv.kernel_size[1] // conv.groups
+    pixels = images * height * width // (conv.stride[0] * conv.stride[1])
+    if pixels * conv.out_channels < weights + _FOLDING_COST:
+        return False
+    mean, var, weight = norm.running_mean, norm.running_var, conv.weight
+    if mean is None or var is None:
+        return False
+    vectors = [one for one in (conv.bias, mean, var, norm.weight, norm.bias) if one is not None]
+    tensors = (input, weight, *vectors)
+    if torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
+        return False
+    # 16-bit weights would be rounded twice.
+    return not (
+        needs_python_autograd()
+        or torch.is_autocast_enabled(input.device.type)
+        or input.dtype not in (torch.float32, torch.float64)
+        or any(one.dtype != input.dtype or one.device != input.device for one in tensors)
+        or any(one.shape != weight.shape[:1] for one in vectors)
+    )
+
+
+def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that does what one of these and the normalisation behind it do in inference."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    mean = norm.running_mean
+    shift = (-mean if bias is None else bias - mean) * scale
+    return weight * scale.view(-1, 1, 1, 1), shift if norm.bias is None else shift + norm.bias
 
 
 class FusedNormalization(Group):
@@ -111,15 +167,20 @@ def _is_plain_pool(pool: Any) -> bool:
 
 
 def flattened(children: Sequence[tuple[str, Module]], nested: tuple[type, ...]) -> list[tuple[str, Module]]:
-    """Sequentials among the children, if of one of these very types and without hooks, replaced by theirs."""
+    """The children without identities; in place of a Sequential (of one of these very types and without hooks), its
+    own."""
     flat = []
     for name, module in children:
         if type(module) in nested and not has_hooks(module):
             inner = [(f"{name}.{key}", one) for key, one in module._modules.items() if one is not None]
             flat.extend(flattened(inner, nested))
-        else:
+        elif not _is_nothing(module):
             flat.append((name, module))
     return flat
+
+
+def _is_nothing(module: Module) -> bool:
+    return type(module) is torch.nn.Identity and not has_hooks(module)
 
 
 def plan(layers: Sequence[Module]) -> list[Callable[[Tensor], Tensor]]:
@@ -138,13 +199,16 @@ def _group_at(layers: Sequence[Module], place: int) -> Group | None:
     if type(first) not in (Conv2d, *_NORMS) or has_hooks(first):
         return None
     following = place + 1
+    norm = _at(layers, following, (BatchNorm2d,)) if type(first) is Conv2d else None
+    following += norm is not None
     activation = _at(layers, following, tuple(_ACTIVATIONS))
     if type(first) in _NORMS:
         return None if activation is None else FusedNormalization(first, activation)
     pool = _at(layers, following + (activation is not None), _MAX_POOLS + _AVG_POOLS)
     if pool is not None and not _is_plain_pool(pool):
         pool = None
-    return None if activation is None and pool is None else FusedConvolution(first, activation, pool)
+    behind = (norm, activation, pool)
+    return None if behind == (None, None, None) else FusedConvolution(first, *behind)
 
 
 def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module | None:
@@ -155,14 +219,15 @@ def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module
 
 def run(layers: Sequence[Module], input: Tensor) -> Tensor:
     """The layers one after the other, neighbours fused as in a Sequential: for modules with a forward of their own."""
-    for step in layers if has_global_hooks() else plan(layers):
+    for step in layers if has_global_hooks() else plan([one for one in layers if not _is_nothing(one)]):
         input = step(input)
     return input
 
 
 def residual_tail(normalization: Any, relu: Module, input: Tensor, residual: Tensor) -> Tensor:
     """``relu(normalization(input) + residual)``, as a residual block ends: in one pass where the layers are ours and
-    nothing (a hook, a subclass, maps that do not match) stands between, or in two."""
+    nothing (a hook, a subclass, maps that do not match) stands between, or in two. Folding the normalisation into the
+    convolution in front of it would not save a pass."""
     fuses = type(relu) in (torch.nn.ReLU, activations.ReLU) and not has_hooks(relu) and not has_global_hooks()
     if fuses and type(normalization) in _NORMS and not has_hooks(normalization) and _match(input, residual):
         return _batch_norm(normalization, input, "relu", residual)
