@@ -8,6 +8,7 @@
 
 #include "calls.h"
 #include "common/device.h"
+#include "common/freed_memory.h"
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d_algorithm.h"
 
@@ -74,6 +75,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv_algorithm", [] { return d2l::cpu::name_of(d2l::cpu::conv2d_algorithm()); });
   m.def("set_conv_algorithm", &set_conv_algorithm);
   m.def("conv2d_algorithms", &conv2d_algorithms);
+  m.def("keep_freed_memory", &d2l::keep_freed_memory);
   d2l::register_calls(m);
   m.attr("built_with_cuda") = d2l::kBuiltWithCuda;
 #if defined(D2L_EMULATED_LIBRARY)

@@ -194,3 +194,27 @@ def test_sdist_holds_what_a_build_needs(tmp_path):
     needed = [name for name in tracked if name.startswith(("csrc/", "build_support/", "d2lkernels/"))]
     assert needed, "not a git checkout"
     assert not [name for name in [*needed, "setup.py", "pyproject.toml", "LICENSE"] if name not in names]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and glibc's malloc has the setting")
+def test_freed_memory_is_kept_and_given_back():
+    code = """if True:
+        import torch
+        from pathlib import Path
+        from d2lkernels import config
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        def growth(run):
+            before = resident()
+            run()
+            return resident() - before >> 20
+        def allocate():
+            torch.ones(64 << 20, dtype=torch.uint8)
+        print(growth(allocate), config.keep_freed_memory())
+        print(growth(allocate), config.keep_freed_memory())
+        print(growth(lambda: config.keep_freed_memory(False)), growth(allocate))
+    """
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    before, _, kept, _, given_back, after = result.stdout.split()
+    assert int(before) < 16 and int(kept) > 48 and int(given_back) < -48 and int(after) < 16
