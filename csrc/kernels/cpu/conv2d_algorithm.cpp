@@ -40,14 +40,14 @@ struct Cost {
 };
 // By the size of a transformed tile, from 4 on.
 constexpr Cost kWinogradCosts[] = {
-    {1.1, {170, 340}, {60, 60}},     {1.12, {190, 420}, {110, 110}}, {1.2, {220, 510}, {190, 170}}, {},
-    {1.32, {410, 1160}, {400, 300}},
+    {1.0, {125, 145}, {235, 305}}, {1.03, {235, 270}, {300, 360}}, {1.1, {290, 390}, {330, 415}}, {},
+    {1.2, {710, 770}, {440, 600}},
 };
-constexpr double kDirectWeight[2] = {33, 67};  // packing it, per tap
+constexpr double kDirectWeight[2] = {25, 35};  // packing it, per tap
 // A transformed weight that stays in the cache costs less.
-constexpr double kCachedPairs = 1 << 14, kCachedShare = 0.2;
+constexpr double kCachedPairs = 1 << 13, kCachedShare = 0.2;
 // Maps that do not stay in the cache make transforms slower.
-constexpr double kCachedElements = 1 << 20, kUncachedFactor = 1.6;
+constexpr double kCachedElements = 1 << 20, kUncachedFactor = 1.15;
 // Winograd has to be this much cheaper, to be faster for sure.
 constexpr double kWorthwhile = 0.85;
 

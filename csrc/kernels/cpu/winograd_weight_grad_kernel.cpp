@@ -21,14 +21,16 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 constexpr int64_t kTaskBytes = int64_t{1} << 20;  // transformed pixels of a task
-// Tiles that amortise reading and writing the sums, if those stay in the L2 cache, and else.
-constexpr int64_t kLeastTiles = 48;
+// Tiles that amortise reading and writing the sums, if those stay in the L2 cache, in the L3 cache, and else.
+constexpr int64_t kFewTiles = 48;
+constexpr int64_t kMoreTiles = 128;
 constexpr int64_t kManyTiles = 256;
-constexpr int64_t kCachedSumBytes = int64_t{2} << 20;
+constexpr int64_t kL2SumBytes = int64_t{2} << 20;
+constexpr int64_t kL3SumBytes = int64_t{16} << 20;
 constexpr int64_t kPartChannels = 2 * kBlock;  // input channels of a task
 constexpr int64_t kPartBlocks = 4;             // blocks of k of a task
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
-constexpr int64_t kSliceBytes = int64_t{128} << 20;  // sums of all slices
+constexpr int64_t kSliceBytes = int64_t{56} << 20;  // sums of all slices: less than what workspaces keep
 constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
@@ -170,9 +172,9 @@ struct Driver {
   int64_t parts() const { return ceil_div(problem.depth, kPartChannels); }  // of the input channels
 
   void run() const {
-    const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kLeastTiles));
+    const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kFewTiles));
     const int64_t sums = bytes_of(packing.blocks() * block_sums());
-    const bool is_amortised = sums <= kCachedSumBytes || all / slices >= kManyTiles / 2;
+    const bool is_amortised = sums <= kL2SumBytes || all / slices > kMoreTiles;
     if (is_amortised && slices * sums <= kSliceBytes) {
       run_slices_of_tiles(slices);
     } else {
@@ -183,7 +185,8 @@ struct Driver {
   void run_slices_of_tiles(int64_t slices) const {
     const int64_t all = tiles(), blocks = packing.blocks(), slice_stride = blocks * block_sums();
     const int64_t plane = sum_plane(problem.depth);
-    const int64_t least = bytes_of(blocks * block_sums()) > kCachedSumBytes ? kManyTiles : kLeastTiles;
+    const int64_t sum_bytes = bytes_of(slice_stride);
+    const int64_t least = sum_bytes <= kL2SumBytes ? kFewTiles : sum_bytes <= kL3SumBytes ? kMoreTiles : kManyTiles;
     const int64_t most = max(least, kTaskBytes / bytes_of(kPlanes * (problem.depth + problem.width)));
     const int64_t longest = ceil_div(all, slices);
     const int64_t count = ceil_div(longest, ceil_div(longest, most));
