@@ -8,7 +8,6 @@ namespace d2l::cpu {
 namespace {
 
 constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
-constexpr int64_t kElementsPerStep = 8192;   // taken through the activation before they are summed
 
 bool is_empty(const BatchNormShape& shape) { return shape.values() * shape.C == 0; }
 
@@ -19,14 +18,26 @@ bool are_dense(const Maps&... maps) {
 
 // ---- pieces: one part of a group ---------------------------------------------------------------------------------
 
+// Roots and quotients are slow: they are taken once for each channel.
+void set_inverse_deviations(Channels channels, const double* var, double eps, std::vector<double>& inverse) {
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    inverse[static_cast<size_t>(c)] = 1 / std::sqrt(var[c] + eps);
+  }
+}
+
 // The factors of NormCoefficients: center, scale, shift.
 template <typename T, int kCount>
-void set_coefficients(Factors<T, kCount>& factors, int64_t c, const Normalization<T>& by, const double* mean,
-                      const double* var) {
-  const Center<T> center(mean[c]);
-  const double scale = inverse_deviation(var[c], by.eps) * (by.weight ? static_cast<double>(by.weight[c]) : 1);
-  const double bias = by.bias ? static_cast<double>(by.bias[c]) : 0;
-  factors.set(c, 0, {center.near, scale, bias - center.rest * scale});
+void set_coefficients(Factors<T, kCount>& factors, Channels channels, const Normalization<T>& by, const double* mean,
+                      const std::vector<double>& inverse) {
+  T *centers = factors.of_channels(0), *scales = factors.of_channels(1), *shifts = factors.of_channels(2);
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    const Center<T> center(mean[c]);
+    const double scale = inverse[static_cast<size_t>(c)] * (by.weight ? static_cast<double>(by.weight[c]) : 1);
+    centers[c] = static_cast<T>(center.near);
+    scales[c] = static_cast<T>(scale);
+    shifts[c] = static_cast<T>((by.bias ? static_cast<double>(by.bias[c]) : 0) - center.rest * scale);
+  }
+  for (const int which : {0, 1, 2}) factors.spread(which);
 }
 
 template <typename T, int kCount>
@@ -68,31 +79,35 @@ void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<con
   std::vector<double> column_sums(width), column_squares(width);
   D2L_CALL_BEST(column_centers, work, rows, centers.data());
   D2L_CALL_BEST(column_moments, work, rows, centers.data(), column_sums.data(), column_squares.data());
+  const double share = 1 / count;
   for (size_t j = 0; j < width; ++j) {
-    const double shift = column_sums[j] / count;
+    const double shift = column_sums[j] * share;
     column_squares[j] -= column_sums[j] * shift;
     column_sums[j] = static_cast<double>(centers[j]) + shift;  // from here on the mean
   }
-  const double columns = static_cast<double>(work.width / cut.channels);
+  const double of_column = 1 / static_cast<double>(work.width / cut.channels);
   for_each_column(work.width, cut.run, cut.channels,
-                  [&](int64_t j, int64_t c) { mean[c] += column_sums[static_cast<size_t>(j)] / columns; });
+                  [&](int64_t j, int64_t c) { mean[c] += column_sums[static_cast<size_t>(j)] * of_column; });
   for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
     const double distance = column_sums[static_cast<size_t>(j)] - mean[c];
     squares[c] += column_squares[static_cast<size_t>(j)] + count * distance * distance;
   });
 }
 
-void join_moments(const Partition& cut, double total, int64_t c, PartialSums& sums, double* mean, double* var) {
-  double mean_of_all = 0, squares = 0;
+void join_moments(const Partition& cut, double total, Channels channels, PartialSums& sums, double* mean, double* var) {
+  const double share = 1 / total;
   for (int64_t part = 0; part < cut.parts(); ++part) {
-    mean_of_all += cut.values_of(part) / total * sums.first(part)[c];
+    const double weight = cut.values_of(part) * share;
+    for (int64_t c = channels.begin; c < channels.end; ++c) mean[c] += weight * sums.first(part)[c];
   }
   for (int64_t part = 0; part < cut.parts(); ++part) {
-    const double distance = sums.first(part)[c] - mean_of_all;
-    squares += sums.second(part)[c] + cut.values_of(part) * distance * distance;
+    const double values = cut.values_of(part);
+    for (int64_t c = channels.begin; c < channels.end; ++c) {
+      const double distance = sums.first(part)[c] - mean[c];
+      var[c] += (sums.second(part)[c] + values * distance * distance) * share;
+    }
   }
-  mean[c] = mean_of_all;
-  var[c] = std::max(0.0, squares / total);
+  for (int64_t c = channels.begin; c < channels.end; ++c) var[c] = std::max(0.0, var[c]);
 }
 
 // Whether the gradient goes through the activation before the sums are made.
@@ -111,42 +126,25 @@ NormMaps<const T> constant(NormMaps<T> maps) {
   return {maps.data, maps.pixel};
 }
 
-template <typename T>
-NormRows<T> from_row(NormRows<T> rows, int64_t row) {
-  return {rows.data + row * rows.pitch, rows.pitch};
-}
-
 // sum(grad_output) and sum(grad_output * (input - center)) of each channel of a part.
 template <typename T, int kCount>
 void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, const Normalization<T>& by,
                    const NormGradients<T>& gradients, int64_t group, int64_t part, PartialSums& sums) {
   const NormExtent work = cut.extent(part);
-  const bool by_output = goes_by_output(by, gradients), masked = is_masked(by, gradients);
   const NormRows<const T> input = cut.rows(gradients.input, group, part);
-  const NormRows<const T> given = cut.rows(gradients.grad_output, group, part);
-  const NormRows<const T> grad_output = by_output ? cut.rows(constant(gradients.through), group, part) : given;
-  const NormCoefficients<T> coefficients_of_group = coefficients(factors, group);
+  const NormRows<const T> grad_output = cut.rows(gradients.grad_output, group, part);
+  const NormActivationGrad<T> before{by.activation, cut.rows(gradients.output, group, part),
+                                     cut.rows(gradients.through, group, part)};
+  const NormCoefficients<T> forward = coefficients(factors, group);
   double *sum = sums.first(part) + group, *product = sums.second(part) + group;
   const bool folds = cut.by_columns && work.width != cut.channels;
   std::vector<double> of_columns(static_cast<size_t>(folds ? 2 * work.width : 0));
   double* const column_sums = folds ? of_columns.data() : sum;
   double* const products = folds ? column_sums + work.width : product;
-
-  const int64_t step = by_output ? std::max<int64_t>(1, kElementsPerStep / work.width) : work.rows;
-  for (int64_t row = 0; row < work.rows; row += step) {
-    const NormExtent some{std::min(step, work.rows - row), work.width};
-    if (by_output) {
-      D2L_CALL_BEST(activation_grad, some, by.activation, from_row(given, row),
-                    from_row(cut.rows(gradients.output, group, part), row),
-                    from_row(cut.rows(gradients.through, group, part), row));
-    }
-    if (cut.by_columns) {
-      D2L_CALL_BEST(column_grad_sums, some, from_row(grad_output, row), from_row(input, row), coefficients_of_group,
-                    masked, column_sums, products);
-    } else {
-      D2L_CALL_BEST(plane_grad_sums, some, from_row(grad_output, row), from_row(input, row), coefficients_of_group,
-                    masked, sum, product);
-    }
+  if (cut.by_columns) {
+    D2L_CALL_BEST(column_grad_sums, work, grad_output, input, forward, before, column_sums, products);
+  } else {
+    D2L_CALL_BEST(plane_grad_sums, work, grad_output, input, forward, before, sum, product);
   }
   if (!folds) return;
   for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
@@ -157,25 +155,33 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, cons
 
 // grad_bias = sum(dy), grad_weight = sum(dy * (x - mean)) / deviation.
 template <typename T>
-void join_gradients(const Partition& cut, int64_t c, PartialSums& sums, const Normalization<T>& by, double* grad_weight,
-                    double* grad_bias) {
-  double sum = 0, product = 0;
+void join_gradients(const Partition& cut, Channels channels, PartialSums& sums, const Normalization<T>& by,
+                    const std::vector<double>& inverse, double* grad_weight, double* grad_bias) {
   for (int64_t part = 0; part < cut.parts(); ++part) {
-    sum += sums.first(part)[c];
-    product += sums.second(part)[c];
+    for (int64_t c = channels.begin; c < channels.end; ++c) {
+      grad_bias[c] += sums.first(part)[c];
+      grad_weight[c] += sums.second(part)[c];
+    }
   }
-  grad_bias[c] = sum;
-  grad_weight[c] = (product - Center<T>(by.mean[c]).rest * sum) * inverse_deviation(by.var[c], by.eps);
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    grad_weight[c] = (grad_weight[c] - Center<T>(by.mean[c]).rest * grad_bias[c]) * inverse[static_cast<size_t>(c)];
+  }
 }
 
 // dx = weight / deviation * (dy - mean(dy) - (x - mean) / deviation * mean(dy * (x - mean) / deviation))
 template <typename T>
-void set_slopes(Factors<T, 5>& factors, int64_t c, const BatchNormShape& shape, const Normalization<T>& by,
-                const double* grad_weight, const double* grad_bias) {
-  const double inverse = inverse_deviation(by.var[c], by.eps), values = static_cast<double>(shape.values());
-  const double scale = inverse * (by.weight ? static_cast<double>(by.weight[c]) : 1);
-  const double slope = scale * inverse * grad_weight[c] / values;
-  factors.set(c, 3, {slope, scale * grad_bias[c] / values - Center<T>(by.mean[c]).rest * slope});
+void set_slopes(Factors<T, 5>& factors, Channels channels, const BatchNormShape& shape, const Normalization<T>& by,
+                const std::vector<double>& inverse, const double* grad_weight, const double* grad_bias) {
+  const double share = 1 / static_cast<double>(shape.values());
+  T *slopes = factors.of_channels(3), *offsets = factors.of_channels(4);
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    const double of_channel = inverse[static_cast<size_t>(c)];
+    const double scale = of_channel * share * (by.weight ? static_cast<double>(by.weight[c]) : 1);
+    const double slope = scale * of_channel * grad_weight[c];
+    slopes[c] = static_cast<T>(slope);
+    offsets[c] = static_cast<T>(scale * grad_bias[c] - Center<T>(by.mean[c]).rest * slope);
+  }
+  for (const int which : {3, 4}) factors.spread(which);
 }
 
 template <typename T>
@@ -213,13 +219,13 @@ void for_each_part_backwards(const Partition& cut, const BatchNormShape& shape, 
   });
 }
 
-// sum(group, part) for all parts of a group, then finish(channel) for all of its channels, then apply(group, part). One
+// sum(group, part) for all parts of a group, then finish(its channels), then apply(group, part). One
 // group at a time where there are enough for all threads: what was summed is then still in a cache.
 template <typename Sum, typename Finish, typename Apply>
 void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum, Finish&& finish, Apply&& apply) {
   if (cut.groups < 4 * max_threads()) {
     for_each_part(cut, shape, sum);
-    for (int64_t c = 0; c < cut.channels; ++c) finish(c);
+    finish(Channels{0, cut.channels});
     for_each_part_backwards(cut, shape, apply);
     return;
   }
@@ -227,7 +233,7 @@ void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum,
   parallel_for(0, cut.groups, grain, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       for (int64_t part = 0; part < cut.parts(); ++part) sum(group, part);
-      for (int64_t c = group; c < group + cut.channels / cut.groups; ++c) finish(c);
+      finish(Channels{group, group + cut.channels / cut.groups});
       for (int64_t part = cut.parts(); part-- > 0;) apply(group, part);
     }
   });
@@ -244,9 +250,7 @@ void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<con
   const Partition cut(shape, layout, are_dense(input));
   PartialSums sums(cut);
   for_each_part(cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); });
-  for (int64_t c = 0; c < shape.C; ++c) {
-    join_moments(cut, static_cast<double>(shape.values()), c, sums, mean, var);
-  }
+  join_moments(cut, static_cast<double>(shape.values()), {0, shape.C}, sums, mean, var);
 }
 
 template <typename T>
@@ -254,8 +258,11 @@ void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normaliz
                       NormMaps<const T> residual, NormMaps<T> output) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(input, residual, output));
+  const Channels all{0, shape.C};
   Factors<T, 3> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  set_inverse_deviations(all, by.var, by.eps, inverse);
+  set_coefficients(factors, all, by, by.mean, inverse);
   for_each_part(cut, shape, [&](int64_t group, int64_t part) {
     normalize(cut, factors, by.activation, group, part, input, residual, output);
   });
@@ -270,11 +277,13 @@ void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normaliz
   const Partition cut(shape, layout, are_dense(input, residual, output));
   PartialSums sums(cut);
   Factors<T, 3> factors(cut);
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); },
-      [&](int64_t c) {
-        join_moments(cut, static_cast<double>(shape.values()), c, sums, mean, var);
-        set_coefficients(factors, c, by, mean, var);
+      [&](Channels channels) {
+        join_moments(cut, static_cast<double>(shape.values()), channels, sums, mean, var);
+        set_inverse_deviations(channels, var, by.eps, inverse);
+        set_coefficients(factors, channels, by, mean, inverse);
       },
       [&](int64_t group, int64_t part) {
         normalize(cut, factors, by.activation, group, part, input, residual, output);
@@ -290,11 +299,14 @@ void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Norm
   const Partition cut(shape, layout,
                       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through));
   PartialSums sums(cut);
+  const Channels all{0, shape.C};
   Factors<T, 3> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  set_inverse_deviations(all, by.var, by.eps, inverse);
+  set_coefficients(factors, all, by, by.mean, inverse);
   for_each_part(cut, shape,
                 [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); });
-  for (int64_t c = 0; c < shape.C; ++c) join_gradients(cut, c, sums, by, grad_weight, grad_bias);
+  join_gradients(cut, all, sums, by, inverse, grad_weight, grad_bias);
 }
 
 template <typename T>
@@ -303,11 +315,12 @@ void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Nor
                            const double* grad_bias, bool accumulate, NormMaps<T> grad_input) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(grad_output, input, grad_input));
+  const Channels all{0, shape.C};
   Factors<T, 5> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) {
-    set_coefficients(factors, c, by, by.mean, by.var);
-    set_slopes(factors, c, shape, by, grad_weight, grad_bias);
-  }
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  set_inverse_deviations(all, by.var, by.eps, inverse);
+  set_coefficients(factors, all, by, by.mean, inverse);
+  set_slopes(factors, all, shape, by, inverse, grad_weight, grad_bias);
   const bool masked = by.activation != Activation::none;
   for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
     differentiate(cut, factors, masked, accumulate, group, part, grad_output, input, grad_input);
@@ -326,13 +339,15 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through, grad_input));
   PartialSums sums(cut);
   Factors<T, 5> factors(cut);
-  for (int64_t c = 0; c < shape.C; ++c) set_coefficients(factors, c, by, by.mean, by.var);
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  set_inverse_deviations({0, shape.C}, by.var, by.eps, inverse);
+  set_coefficients(factors, {0, shape.C}, by, by.mean, inverse);
   const auto grad_output = goes_by_output(by, gradients) ? constant(gradients.through) : gradients.grad_output;
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); },
-      [&](int64_t c) {
-        join_gradients(cut, c, sums, by, grad_weight, grad_bias);
-        set_slopes(factors, c, shape, by, grad_weight, grad_bias);
+      [&](Channels channels) {
+        join_gradients(cut, channels, sums, by, inverse, grad_weight, grad_bias);
+        set_slopes(factors, channels, shape, by, inverse, grad_weight, grad_bias);
       },
       [&](int64_t group, int64_t part) {
         differentiate(cut, factors, is_masked(by, gradients), false, group, part, grad_output, gradients.input,

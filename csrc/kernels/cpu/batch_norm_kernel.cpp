@@ -23,7 +23,7 @@ namespace {
 constexpr int64_t kBlockRows = 32;
 constexpr int64_t kBlockPixels = 2048;
 constexpr int64_t kCenterRows = 32;  // values whose mean is the center: many, that one of them may be far off
-constexpr int64_t kCenterPixels = 256;
+constexpr int64_t kCenterPixels = 64;
 constexpr int kTile = 4;  // registers
 
 template <bool kValue>
@@ -67,17 +67,32 @@ struct Spread {
 };
 
 // Calls body(Vectors, Bool<whole>, column, lanes) for the tiles of registers that cover the columns; `lanes` are those
-// of the last register.
+// of the last register. What is left of a row is one tile too: sums in a single register would wait for one another.
 template <typename T, typename Body>
 D2L_INLINE void for_each_tile(int64_t width, Body&& body) {
+  static_assert(kTile == 4);
+  constexpr int64_t kAll = kLanes<T>;
   int64_t column = 0;
-  for (; column + kTile * kLanes<T> <= width; column += kTile * kLanes<T>) {
-    body(Vectors<kTile>{}, Bool<true>{}, column, int64_t{kLanes<T>});
-  }
-  for (; column + kLanes<T> <= width; column += kLanes<T>) {
-    body(Vectors<1>{}, Bool<true>{}, column, int64_t{kLanes<T>});
-  }
+  for (; column + kTile * kAll <= width; column += kTile * kAll) body(Vectors<kTile>{}, Bool<true>{}, column, kAll);
+  const int64_t left = (width - column) / kAll;
+  if (left == 3) body(Vectors<3>{}, Bool<true>{}, column, kAll);
+  if (left == 2) body(Vectors<2>{}, Bool<true>{}, column, kAll);
+  if (left == 1) body(Vectors<1>{}, Bool<true>{}, column, kAll);
+  column += left * kAll;
   if (column < width) body(Vectors<1>{}, Bool<false>{}, column, width - column);
+}
+
+// The lanes as doubles, a register at a time.
+template <typename T>
+D2L_INLINE vec_t<double> widened(const T* lanes) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return load(lanes);
+  } else {
+    typedef T Half __attribute__((vector_size(kVectorBytes / 2)));
+    Half half;
+    __builtin_memcpy(&half, lanes, sizeof(half));
+    return __builtin_convertvector(half, vec_t<double>);
+  }
 }
 
 template <bool kWhole, typename T>
@@ -85,7 +100,9 @@ D2L_INLINE void add_lanes(double* to, vec_t<T> value, int64_t count) {
   T lanes[kLanes<T>];
   store(lanes, value);
   if constexpr (kWhole) {
-    for (int lane = 0; lane < kLanes<T>; ++lane) to[lane] += static_cast<double>(lanes[lane]);
+    for (int lane = 0; lane < kLanes<T>; lane += kLanes<double>) {
+      store(to + lane, load(to + lane) + widened(lanes + lane));
+    }
   } else {
     for (int64_t lane = 0; lane < count; ++lane) to[lane] += static_cast<double>(lanes[lane]);
   }
@@ -93,10 +110,27 @@ D2L_INLINE void add_lanes(double* to, vec_t<T> value, int64_t count) {
 
 template <typename T>
 D2L_INLINE double sum_of_lanes(vec_t<T> value) {
-  double sum = 0;
-  for (int lane = 0; lane < kLanes<T>; ++lane) sum += static_cast<double>(value[lane]);
-  return sum;
+  T lanes[kLanes<T>];
+  store(lanes, value);
+  vec_t<double> wide = widened(lanes);
+  for (int lane = kLanes<double>; lane < kLanes<T>; lane += kLanes<double>) wide += widened(lanes + lane);
+  double sums[kLanes<double>];
+  store(sums, wide);
+  for (int half = kLanes<double> / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  return sums[0];
 }
+
+// What a first pass reads may lie in memory, which the hardware alone does not stream at full speed; it does not see
+// ahead of a jump to the next plane either. Any address will do.
+template <typename T>
+D2L_INLINE void prefetch(const T* from, int64_t ahead) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(ahead) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
+}
+template <typename T>
+constexpr int64_t kAhead = 2048 / static_cast<int64_t>(sizeof(T));
 
 template <Activation kActivation, typename T>
 D2L_INLINE vec_t<T> activated(vec_t<T> x) {
@@ -257,30 +291,65 @@ D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, bool acc
   return by.masked ? run(Bool<true>{}) : run(Bool<false>{});
 }
 
-template <bool kMasked, typename T>
+// How a gradient is taken through an activation before it is summed: see NormActivationGrad.
+enum class Before { nothing, mask, output };
+
+template <Before kBefore, Activation kActivation = Activation::none>
+struct Through {
+  static constexpr Before before = kBefore;
+  static constexpr Activation activation = kActivation;
+};
+
+// body(Through)
+template <typename T, typename Body>
+D2L_INLINE void visit_before(const NormActivationGrad<T>& before, Body&& body) {
+  if (before.activation == Activation::none) return body(Through<Before::nothing>{});
+  if (before.output.data == nullptr) return body(Through<Before::mask>{});
+  visit_activation(before.activation, [&](auto kind) { body(Through<Before::output, kind.value>{}); });
+}
+
+// The gradient at (row, column), from grad_output there and what the input there is normalised to.
+template <typename How, bool kWhole, typename T>
+D2L_INLINE vec_t<T> taken_through(const NormActivationGrad<T>& before, vec_t<T> gradient, vec_t<T> value, int64_t row,
+                                  int64_t column, int64_t lanes) {
+  if constexpr (How::before == Before::mask) return gradient_before<Activation::relu, T>(gradient, value);
+  if constexpr (How::before == Before::output) {
+    const T* const output = before.output.data + row * before.output.pitch + column;
+    prefetch(output, kAhead<T>);
+    gradient = gradient_before<How::activation, T>(gradient, load_lanes<kWhole>(output, lanes));
+    store_lanes<kWhole>(before.through.data + row * before.through.pitch + column, gradient, lanes);
+  }
+  return gradient;
+}
+
+template <typename How, typename T>
 D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
-                                 NormCoefficients<T> by, double* sum, double* product) {
+                                 NormCoefficients<T> by, const NormActivationGrad<T>& before, double* sum,
+                                 double* product) {
   for (int64_t row = 0; row < work.rows; row += kBlockRows) {
     const int64_t rows = min(kBlockRows, work.rows - row);
     for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
       constexpr int kVectors = vectors.value;
-      vec_t<T> center[kVectors], scale[kVectors], shift[kVectors], sums[kVectors] = {}, products[kVectors] = {};
+      vec_t<T> center[kVectors], scale[kVectors] = {}, shift[kVectors] = {};
+      vec_t<T> sums[kVectors] = {}, products[kVectors] = {};
       for (int v = 0; v < kVectors; ++v) {
         center[v] = load_lanes<kWhole>(by.center + column + v * kLanes<T>, lanes);
-        if constexpr (kMasked) {
+        if constexpr (How::before == Before::mask) {
           scale[v] = load_lanes<kWhole>(by.scale + column + v * kLanes<T>, lanes);
           shift[v] = load_lanes<kWhole>(by.shift + column + v * kLanes<T>, lanes);
         }
       }
       for (int64_t r = row; r < row + rows; ++r) {
-        const T* gradients = grad_output.data + r * grad_output.pitch + column;
-        const T* inputs = input.data + r * input.pitch + column;
         for (int v = 0; v < kVectors; ++v) {
-          vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
-          const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
-          if constexpr (kMasked)
-            gradient = gradient_before<Activation::relu, T>(gradient, distance * scale[v] + shift[v]);
+          const int64_t at = column + v * kLanes<T>;
+          const T* const gradients = grad_output.data + r * grad_output.pitch + at;
+          const T* const inputs = input.data + r * input.pitch + at;
+          prefetch(gradients, kAhead<T>);
+          prefetch(inputs, kAhead<T>);
+          const vec_t<T> distance = load_lanes<kWhole>(inputs, lanes) - center[v];
+          const vec_t<T> gradient = taken_through<How, kWhole, T>(before, load_lanes<kWhole>(gradients, lanes),
+                                                                  distance * scale[v] + shift[v], r, at, lanes);
           sums[v] += gradient;
           products[v] += gradient * distance;
         }
@@ -309,23 +378,28 @@ D2L_INLINE void for_each_run(NormExtent work, Body&& body, Flush&& flush) {
   flush();
 }
 
-template <bool kMasked, typename T>
+template <typename How, typename T>
 D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
-                                NormCoefficients<T> by, double* sum, double* product) {
+                                NormCoefficients<T> by, const NormActivationGrad<T>& before, double* sum,
+                                double* product) {
   const vec_t<T> center = broadcast(*by.center), scale = broadcast(*by.scale), shift = broadcast(*by.shift);
   vec_t<T> sums[kTile] = {}, products[kTile] = {};
   const auto add = [&](int64_t row, int64_t from, int64_t count) {
     for_each_tile<T>(count, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
-      const T* gradients = grad_output.data + row * grad_output.pitch + from + column;
-      const T* inputs = input.data + row * input.pitch + from + column;
+      constexpr int kFirst = kWhole ? 0 : kTile - 1;
       for (int v = 0; v < vectors.value; ++v) {
-        vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+        const int64_t at = from + column + v * kLanes<T>;
+        const T* const gradients = grad_output.data + row * grad_output.pitch + at;
+        const T* const inputs = input.data + row * input.pitch + at;
+        prefetch(gradients, grad_output.pitch);
+        prefetch(inputs, input.pitch);
         // The lanes behind the last pixel have no gradient.
-        const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center;
-        if constexpr (kMasked) gradient = gradient_before<Activation::relu, T>(gradient, distance * scale + shift);
-        sums[v] += gradient;
-        products[v] += gradient * distance;
+        const vec_t<T> distance = load_lanes<kWhole>(inputs, lanes) - center;
+        const vec_t<T> gradient = taken_through<How, kWhole, T>(before, load_lanes<kWhole>(gradients, lanes),
+                                                                distance * scale + shift, row, at, lanes);
+        sums[kFirst + v] += gradient;
+        products[kFirst + v] += gradient * distance;
       }
     });
   };
@@ -334,24 +408,6 @@ D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, 
     *product += sum_of_lanes<T>((products[0] + products[1]) + (products[2] + products[3]));
     for (int v = 0; v < kTile; ++v) sums[v] = products[v] = vec_t<T>{};
   });
-}
-
-template <Activation kActivation, typename T>
-D2L_INLINE void through_activation(NormExtent work, NormRows<const T> grad_output, NormRows<const T> output,
-                                   NormRows<T> through) {
-  for (int64_t row = 0; row < work.rows; ++row) {
-    for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
-      constexpr bool kWhole = whole.value;
-      const T* gradients = grad_output.data + row * grad_output.pitch + column;
-      const T* outputs = output.data + row * output.pitch + column;
-      T* to = through.data + row * through.pitch + column;
-      for (int v = 0; v < vectors.value; ++v) {
-        const vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
-        const vec_t<T> y = load_lanes<kWhole>(outputs + v * kLanes<T>, lanes);
-        store_lanes<kWhole>(to + v * kLanes<T>, gradient_before<kActivation, T>(gradient, y), lanes);
-      }
-    });
-  }
 }
 
 }  // namespace
@@ -387,6 +443,7 @@ void column_moments(NormExtent work, NormRows<const T> input, const T* center, d
       for (int64_t r = row; r < row + rows; ++r) {
         const T* from = input.data + r * input.pitch + column;
         for (int v = 0; v < kVectors; ++v) {
+          prefetch(from + v * kLanes<T>, kAhead<T>);
           const vec_t<T> distance = load_lanes<kWhole>(from + v * kLanes<T>, lanes) - centers[v];
           sums[v] += distance;
           square[v] += distance * distance;
@@ -402,9 +459,9 @@ void column_moments(NormExtent work, NormRows<const T> input, const T* center, d
 
 template <typename T>
 void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
-                      bool masked, double* sum, double* product) {
-  if (masked) return column_grad_sums<true>(work, grad_output, input, by, sum, product);
-  return column_grad_sums<false>(work, grad_output, input, by, sum, product);
+                      NormActivationGrad<T> before, double* sum, double* product) {
+  visit_before(before,
+               [&](auto how) { column_grad_sums<decltype(how)>(work, grad_output, input, by, before, sum, product); });
 }
 
 template <typename T>
@@ -445,12 +502,14 @@ void plane_moments(NormExtent work, NormRows<const T> input, const T* center, do
   const auto add = [&](int64_t row, int64_t from, int64_t count) {
     for_each_tile<T>(count, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
+      constexpr int kFirst = kWhole ? 0 : kTile - 1;
       const T* inputs = input.data + row * input.pitch + from + column;
       for (int v = 0; v < vectors.value; ++v) {
+        prefetch(inputs + v * kLanes<T>, input.pitch);
         const vec_t<T> distance =
             load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - centers.template get<kWhole>(lanes);
-        sums[v] += distance;
-        square[v] += distance * distance;
+        sums[kFirst + v] += distance;
+        square[kFirst + v] += distance * distance;
       }
     });
   };
@@ -463,9 +522,9 @@ void plane_moments(NormExtent work, NormRows<const T> input, const T* center, do
 
 template <typename T>
 void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
-                     bool masked, double* sum, double* product) {
-  if (masked) return plane_grad_sums<true>(work, grad_output, input, by, sum, product);
-  return plane_grad_sums<false>(work, grad_output, input, by, sum, product);
+                     NormActivationGrad<T> before, double* sum, double* product) {
+  visit_before(before,
+               [&](auto how) { plane_grad_sums<decltype(how)>(work, grad_output, input, by, before, sum, product); });
 }
 
 template <typename T>
@@ -480,30 +539,23 @@ void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumula
   input_grad<true>(work, by, accumulate, grad_output, input, grad_input);
 }
 
-template <typename T>
-void activation_grad(NormExtent work, Activation activation, NormRows<const T> grad_output, NormRows<const T> output,
-                     NormRows<T> through) {
-  visit_activation(activation, [&](auto kind) { through_activation<kind.value>(work, grad_output, output, through); });
-}
-
-#define D2L_INSTANTIATE(T)                                                                                             \
-  template void column_centers(NormExtent, NormRows<const T>, T*);                                                     \
-  template void column_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                             \
-  template void column_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>, bool, double*, \
-                                 double*);                                                                             \
-  template void column_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,    \
-                                 NormRows<T>);                                                                         \
-  template void column_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,     \
-                                  NormRows<T>);                                                                        \
-  template void plane_center(NormExtent, NormRows<const T>, T*);                                                       \
-  template void plane_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                              \
-  template void plane_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>, bool, double*,  \
-                                double*);                                                                              \
-  template void plane_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,     \
-                                NormRows<T>);                                                                          \
-  template void plane_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,      \
-                                 NormRows<T>);                                                                         \
-  template void activation_grad(NormExtent, Activation, NormRows<const T>, NormRows<const T>, NormRows<T>)
+#define D2L_INSTANTIATE(T)                                                                                          \
+  template void column_centers(NormExtent, NormRows<const T>, T*);                                                  \
+  template void column_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                          \
+  template void column_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>,             \
+                                 NormActivationGrad<T>, double*, double*);                                          \
+  template void column_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>, \
+                                 NormRows<T>);                                                                      \
+  template void column_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,  \
+                                  NormRows<T>);                                                                     \
+  template void plane_center(NormExtent, NormRows<const T>, T*);                                                    \
+  template void plane_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                           \
+  template void plane_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>,              \
+                                NormActivationGrad<T>, double*, double*);                                           \
+  template void plane_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,  \
+                                NormRows<T>);                                                                       \
+  template void plane_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,   \
+                                 NormRows<T>)
 
 D2L_INSTANTIATE(float);
 D2L_INSTANTIATE(double);

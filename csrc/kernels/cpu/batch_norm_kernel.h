@@ -42,6 +42,15 @@ struct NormGradCoefficients {
   bool masked;
 };
 
+// What grad_output is taken through before it is summed: nothing; an activation, by its output, which leaves the result
+// in `through`; or, without an output, a ReLU, by the sign of what the input is normalised to.
+template <typename T>
+struct NormActivationGrad {
+  Activation activation;
+  NormRows<const T> output;
+  NormRows<T> through;
+};
+
 // Coefficients and sums: one for each column, or one for the planes. Sums are added to what is there. `sum` and
 // `squares` are those of input - center, where norm_centers chooses the center among the input's values; `sum` and
 // `product` those of grad_output and of grad_output * (input - center).
@@ -53,7 +62,7 @@ struct NormGradCoefficients {
   void column_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);       \
   template <typename T>                                                                                               \
   void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                      \
-                        NormCoefficients<T> by, bool masked, double* sum, double* product);                           \
+                        NormCoefficients<T> by, NormActivationGrad<T> before, double* sum, double* product);          \
   template <typename T>                                                                                               \
   void column_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,      \
                         NormRows<const T> residual, NormRows<T> output);                                              \
@@ -66,16 +75,13 @@ struct NormGradCoefficients {
   void plane_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);        \
   template <typename T>                                                                                               \
   void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                       \
-                       NormCoefficients<T> by, bool masked, double* sum, double* product);                            \
+                       NormCoefficients<T> by, NormActivationGrad<T> before, double* sum, double* product);           \
   template <typename T>                                                                                               \
   void plane_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,       \
                        NormRows<const T> residual, NormRows<T> output);                                               \
   template <typename T>                                                                                               \
   void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,  \
                         NormRows<const T> input, NormRows<T> grad_input);                                             \
-  template <typename T>                                                                                               \
-  void activation_grad(NormExtent work, Activation activation, NormRows<const T> grad_output,                         \
-                       NormRows<const T> output, NormRows<T> through);                                                \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_BATCH_NORM_KERNELS)

@@ -82,6 +82,11 @@ void for_each_column(int64_t width, int64_t run, int64_t channels, Visit&& visit
   }
 }
 
+// Channels [begin, end).
+struct Channels {
+  int64_t begin, end;
+};
+
 // Two sums for every channel of every part.
 class PartialSums {
  public:
@@ -100,24 +105,27 @@ template <typename T, int kCount>
 class Factors {
  public:
   explicit Factors(const Partition& cut)
-      : cut_(cut), length_(cut.by_columns ? cut.width : cut.channels), values_(static_cast<size_t>(kCount * length_)) {}
+      : cut_(cut),
+        length_(cut.by_columns ? cut.width : cut.channels),
+        of_channels_(static_cast<size_t>(kCount * cut.channels)),
+        of_columns_(static_cast<size_t>(length_ > cut.channels ? kCount * length_ : 0)) {}
 
-  // From the `from`-th factor on.
-  template <int kSet>
-  void set(int64_t c, int from, const double (&values)[kSet]) {
-    for (int which = 0; which < kSet; ++which) {
-      T* array = values_.data() + (from + which) * length_;
-      for (int64_t begin = c * cut_.run; begin < length_; begin += cut_.channels * cut_.run) {
-        std::fill_n(array + begin, cut_.run, static_cast<T>(values[which]));
-      }
-    }
+  // To write the factors of channels to; spread() makes them known to get().
+  T* of_channels(int which) { return of_channels_.data() + which * cut_.channels; }
+  void spread(int which) {
+    if (of_columns_.empty()) return;
+    const T* const from = of_channels(which);
+    T* const to = of_columns_.data() + which * length_;
+    for_each_column(length_, cut_.run, cut_.channels, [&](int64_t column, int64_t c) { to[column] = from[c]; });
   }
-  const T* get(int which, int64_t group) const { return values_.data() + which * length_ + group; }
+  const T* get(int which, int64_t group) const {
+    return (of_columns_.empty() ? of_channels_.data() : of_columns_.data()) + which * length_ + group;
+  }
 
  private:
   const Partition& cut_;
   int64_t length_;
-  std::vector<T> values_;
+  std::vector<T> of_channels_, of_columns_;
 };
 
 // The mean as the nearest T and what that leaves: (x - near) - rest keeps all bits that T has for x - mean.
@@ -126,7 +134,5 @@ struct Center {
   double near, rest;
   explicit Center(double mean) : near(static_cast<double>(static_cast<T>(mean))), rest(mean - near) {}
 };
-
-inline double inverse_deviation(double var, double eps) { return 1 / std::sqrt(var + eps); }
 
 }  // namespace d2l::cpu
