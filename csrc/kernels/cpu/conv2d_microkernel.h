@@ -43,13 +43,21 @@ template <typename T, int Rows, int Columns, int NV>
 void tile(const TileArguments<T>& arguments) {
   constexpr int kBases = (Columns + kPixelsPerBase - 1) / kPixelsPerBase;
   const int64_t pixel = arguments.source_pixel;
+  // With several rows of taps the lines that are stored at the end arrive in the meantime.
+  const bool fetches = arguments.taps_h > 1;
   vec_t<T> sums[Rows][Columns][NV];
 #pragma GCC unroll 4
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 14
     for (int j = 0; j < Columns; ++j) {
 #pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) sums[i][j][v] = load(arguments.bias + v * kLanes<T>);
+      for (int v = 0; v < NV; ++v) {
+        sums[i][j][v] = load(arguments.bias + v * kLanes<T>);
+        if (fetches) {
+          __builtin_prefetch(arguments.result + i * arguments.result_row + j * arguments.result_pixel + v * kLanes<T>,
+                             1);
+        }
+      }
     }
   }
   const T* weights = arguments.weights;

@@ -179,7 +179,8 @@ struct Driver {
           const int64_t first = i * run / tiles, last = (i + 1) * run / tiles;
           w.input = input.data + r * w.input_tap_row + s * tap_column + first;
           w.sums = block_sums + r * w.sums_tap_row + (s * problem.depth + first) * width;
-          window_function<T>(static_cast<int>(row_count), static_cast<int>(last - first), width > kLanes<T>)(w);
+          window_function<T>(static_cast<int>(row_count), static_cast<int>(last - first), width > kLanes<T>,
+                             r + s + i == 0)(w);
         }
       }
     }

@@ -143,8 +143,11 @@ struct Driver {
         value += offset;
         return value < floor ? floor : value;
       };
-      const auto put = [&](int i, int j, Floats value)
-                           D2L_INLINE_LAMBDA { store(to + i * row_stride + j * pixel_stride + lane, finish(value)); };
+      const auto put = [&](int i, int j, Floats value) D2L_INLINE_LAMBDA {
+        float* pixel = to + i * row_stride + j * pixel_stride + lane;
+        __builtin_prefetch(pixel + M * pixel_stride, 1);  // of the next tile
+        store(pixel, finish(value));
+      };
       const auto put_part = [&](int i, int j, Floats value) D2L_INLINE_LAMBDA {
         if (i < rows && j < columns) store_partial(to + i * row_stride + j * pixel_stride + lane, finish(value), lanes);
       };
