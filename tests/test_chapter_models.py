@@ -402,7 +402,10 @@ def test_linear_models_count_features():
         (ValueError, r"num_blocks to be .* but got \(2, 0\)", "resnet18", {"num_blocks": (2, 0)}),
         (ValueError, r"num_convs to be a sequence .* but got \[\]", "densenet", {"num_convs": []}),
         (ValueError, "growth_rate to be a positive int, but got 0", "densenet", {"growth_rate": 0}),
-        (ValueError, "dropout probability", "alexnet", {"dropout": 1.5}),
+        (ValueError, "dropout to be from 0 to 1, but got 1.5", "alexnet", {"dropout": 1.5}),
+        (ValueError, "dropout to be from 0 to 1, but got 'half'", "vgg11", {"dropout": "half"}),
+        (ValueError, "dropout to be from 0 to 1, but got True", "nin", {"dropout": True}),
+        (ValueError, "dropout2 to be from 0 to 1, but got -1", "mlp_dropout", {"dropout2": -1}),
     ],
 )
 def test_unknown_names_and_bad_options_are_refused(error, message, name, options):

@@ -131,6 +131,8 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, ar
     monkeypatch.chdir(tmp_path)
     defaults = [] if "--data" in arguments else ["--data", "sample"]
     assert message in fails(capsys, "train", *arguments, *defaults)
+    if "--lr" not in arguments:  # what could not start leaves no folder
+        assert not list(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -151,6 +151,7 @@ def test_what_cannot_run_is_said(capsys, tmp_path):
         (["run", "lennet"], "one of lenet, "),
         (["run", "6.3", "--quick", "--out", str(tmp_path / "file")], "file to be writable"),
         (["run", "3.5", "--quick", "--data", str(tmp_path / "nowhere")], "expected .*nowhere to be a folder"),
+        (["run", "6.3", "--device", "tpu"], "expected --device to be auto, cpu, cuda or cuda:N, but got 'tpu'"),
         (["table", str(tmp_path)], "to hold results"),
     ):
         assert cli.main(["examples", *arguments]) == 2
@@ -158,7 +159,7 @@ def test_what_cannot_run_is_said(capsys, tmp_path):
         assert re.search(message, error), error
     if not torch.cuda.is_available():
         assert cli.main(["examples", "run", "6.3", "--device", "cuda"]) == 2
-        assert "this torch sees no GPU" in capsys.readouterr().err
+        assert "--device cuda needs a GPU" in capsys.readouterr().err
 
 
 def test_scripts_that_are_nowhere_are_missed(monkeypatch, tmp_path):

@@ -19,11 +19,13 @@ import torch
 from .. import models
 from ..data import DataError, DownloadError
 from ..training.book import book_results
+from ..training.errors import TrainingError
+from ..training.options import choose_device
 from .animator import Animator
 from .datasets import ImageLoader, load_data_fashion_mnist
 from .extras import require
 from .plotting import plot, show_images
-from .training import Training, predict_ch3, train_ch6, try_gpu
+from .training import Training, predict_ch3, train_ch6
 
 QUICK_IMAGES = (24, 12)
 """Training and test images of a quick run."""
@@ -242,10 +244,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def example_of(entry: Entry, arguments: argparse.Namespace) -> Example:
-    """The run that the options ask for."""
-    device = try_gpu() if arguments.device == "auto" else torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DataError(f"expected --device to be usable, but got {device}: this torch sees no GPU")
+    """The run that the options ask for. Raises TrainingError for a device that cannot be used."""
+    device = choose_device(arguments.device, our_kernels=True)
     return Example(entry, arguments.quick, arguments.out, arguments.data, device, arguments.seed)
 
 
@@ -256,7 +256,7 @@ def run_script(main: Callable[[Example], dict[str, Any]]) -> None:
     add_options(parser)
     try:
         run_example(example_of(entry, parser.parse_args()), main)
-    except (DataError, DownloadError, ImportError, ValueError) as error:
+    except (DataError, DownloadError, TrainingError, ImportError, ValueError) as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:
         os._exit(1)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import torch
 
-from .registry import ModelSpec, Settings, check_positive, register
+from .registry import ModelSpec, Settings, check_positive, check_probability, register
 
 
 def _map_size(image_size: int) -> int:
@@ -39,6 +39,7 @@ def alexnet(
     check_positive(
         "alexnet", num_classes=num_classes, in_channels=in_channels, image_size=image_size, num_hiddens=num_hiddens
     )
+    check_probability("alexnet", dropout=dropout)
     if _map_size(image_size) < 1:
         raise ValueError(f"models.build('alexnet'): expected image_size to be at least 65, but got {image_size}")
     return nn.Sequential(

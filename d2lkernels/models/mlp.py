@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 
 from .linear import PIXELS
-from .registry import ModelSpec, Settings, check_positive, choose, normal_, register
+from .registry import ModelSpec, Settings, check_positive, check_probability, choose, normal_, register
 
 
 def mlp(
@@ -53,6 +53,7 @@ def mlp_dropout(
         num_hiddens1=num_hiddens1,
         num_hiddens2=num_hiddens2,
     )
+    check_probability("mlp_dropout", dropout1=dropout1, dropout2=dropout2)
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(in_channels, num_hiddens1),

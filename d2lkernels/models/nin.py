@@ -6,7 +6,7 @@ from types import ModuleType
 
 import torch
 
-from .registry import ModelSpec, Settings, check_positive, layers, register
+from .registry import ModelSpec, Settings, check_positive, check_probability, layers, register
 
 
 def nin_block(
@@ -48,6 +48,7 @@ def nin(nn: ModuleType, num_classes: int = 10, in_channels: int = 1, dropout: fl
         torch.Size([2, 10])
     """
     check_positive("nin", num_classes=num_classes, in_channels=in_channels)
+    check_probability("nin", dropout=dropout)
     return nn.Sequential(
         nin_block(in_channels, 96, kernel_size=11, strides=4, padding=0, nn=nn),
         nn.MaxPool2d(kernel_size=3, stride=2),

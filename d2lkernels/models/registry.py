@@ -174,6 +174,13 @@ def check_positive(model: str, **options: Any) -> None:
             raise ValueError(f"models.build({model!r}): expected {option} to be a positive int, but got {value!r}")
 
 
+def check_probability(model: str, **options: Any) -> None:
+    """Raises ValueError unless every option of a model is a number from 0 to 1."""
+    for option, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"models.build({model!r}): expected {option} to be from 0 to 1, but got {value!r}")
+
+
 def check_all_positive(model: str, option: str, values: Any) -> None:
     """Raises ValueError unless an option of a model is a non-empty sequence of positive whole numbers."""
     if not (isinstance(values, list | tuple) and values and all(map(is_positive_int, values))):

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from .registry import ModelSpec, Settings, check_positive, is_positive_int, layers, register
+from .registry import ModelSpec, Settings, check_positive, check_probability, is_positive_int, layers, register
 
 CHANNELS = (64, 128, 256, 512, 512)
 # Convolutions of each block: columns A, B, D and E of table 1 of the paper.
@@ -79,6 +79,7 @@ def vgg(
         image_size=image_size,
         num_hiddens=num_hiddens,
     )
+    check_probability("vgg", dropout=dropout)
     arch = _divided(conv_arch, ratio)
     map_size = image_size // 2 ** len(arch)
     if map_size < 1:

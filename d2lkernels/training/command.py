@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -145,11 +146,16 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.out or (_resumed_folder(arguments.resume) if arguments.resume else _new_folder(arguments.model))
     if group.is_first:
         prepare_folder(folder)
-    with group.joined(device):
-        loaded: dict[str, Data] = {}
-        if arguments.model != ALL:
-            return _run_one(arguments, names[0], folder, arguments.resume, device, group, loaded).exit_code
-        return _run_all(arguments, names, folder, device, group, loaded)
+    try:
+        with group.joined(device):
+            loaded: dict[str, Data] = {}
+            if arguments.model != ALL:
+                return _run_one(arguments, names[0], folder, arguments.resume, device, group, loaded).exit_code
+            return _run_all(arguments, names, folder, device, group, loaded)
+    finally:
+        if group.is_first:
+            with suppress(OSError):  # nothing came of it: what is not empty stays
+                folder.rmdir()
 
 
 def _run_all(
