@@ -109,13 +109,14 @@ def test_double_backward():
         torch.testing.assert_close(mine, theirs)
 
 
-def test_memory_is_linear_in_depth():
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_memory_is_linear_in_depth(memory_format):
     """What a forward pass keeps for the backward pass, in maps of one channel."""
 
     def kept(layers):
         module, input = densenet.DenseBlock(layers, 8, 8, nn=nn), torch.randn(2, 8, 8, 8)
-        input, sizes = input.contiguous(memory_format=torch.channels_last), {}
-        module = module.to(memory_format=torch.channels_last)
+        input, sizes = input.contiguous(memory_format=memory_format), {}
+        module = module.to(memory_format=memory_format)
 
         def pack(tensor):
             if tensor.dim() == 4 and tensor.shape[2:] == (8, 8):

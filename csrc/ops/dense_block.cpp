@@ -4,14 +4,13 @@
 //
 // The statistics of a channel are computed once, when it is there, and serve every later layer: layers differ in weight
 // and bias only. What a convolution reads is not kept: backward normalises the map again. Gradients are added up in one
-// map of the size of the output. CUDA devices run the same steps as ops of ours.
+// map of the size of the output. CUDA devices run the same steps (dense_block_cuda.cpp).
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/LegacyVmapTransforms.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
@@ -20,7 +19,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <string_view>
 #include <vector>
 
 #include "common/autograd.h"
@@ -30,6 +28,8 @@
 #include "common/memory_format.h"
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cpu/conv2d.h"
+#include "ops/conv2d.h"
+#include "ops/dense_block.h"
 
 namespace d2l {
 namespace {
@@ -39,10 +39,12 @@ using at::TensorList;
 using c10::SymInt;
 using OptionalTensor = std::optional<Tensor>;
 using Tensors = std::vector<Tensor>;
+using dense::convolution;
+using dense::kPerLayer;
+using dense::layers_of;
 
 constexpr const char* kName = "dense_block";
 constexpr const char* kGradName = "dense_block_grad";
-constexpr int64_t kPerLayer = 4;  // parameters: weight and bias of the normalisation, of the convolution
 constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 
 // ---- checks ----------------------------------------------------------------------------------------------------
@@ -106,8 +108,6 @@ Int check_dense_block(const Tensor& input, TensorList parameters, TensorList sta
   return growth;
 }
 
-int64_t layers_of(TensorList parameters) { return static_cast<int64_t>(parameters.size()) / kPerLayer; }
-
 SymInt input_channels(const Tensor& output, TensorList parameters) {
   return output.sym_size(1) - parameters[2].sym_size(0) * layers_of(parameters);
 }
@@ -129,13 +129,6 @@ void check_grad(const Tensor& grad_output, const Tensor& output, TensorList para
 // ---- the CPU: kernels that read and write ranges of the channels of the map -------------------------------------
 
 at::ScalarType statistics_dtype(const Tensor& map) { return is_16_bit(map) ? at::kFloat : at::kDouble; }
-
-Conv2dShape convolution(const Tensor& map, int64_t channels, int64_t growth) {
-  const int64_t N = map.size(0), H = map.size(2), W = map.size(3);
-  Conv2dShape shape{N, channels, H, W, growth, 3, 3, H, W, 1, 1, 1, 1, 1, 1, 1};
-  shape.output_pixel = map.size(1);
-  return shape;
-}
 
 cpu::WeightStrides strides_of(const Tensor& weight) {
   return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
@@ -235,95 +228,6 @@ void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList para
   }
 }
 
-// ---- CUDA devices: the same steps as ops of ours -----------------------------------------------------------------
-
-constexpr std::array<int64_t, 2> kOnes{1, 1};
-constexpr std::array<int64_t, 4> kPads{1, 1, 1, 1};
-
-// An op of ours by its signature.
-template <typename Signature>
-struct Op;
-template <typename Result, typename... Arguments>
-struct Op<Result(Arguments...)> {
-  c10::TypedOperatorHandle<Result(Arguments...)> handle;
-
-  explicit Op(const char* name) : handle(find_op<Result(Arguments...)>(name)) {}
-  Result call(Arguments... arguments) const { return handle.call(arguments...); }
-};
-
-struct Ops {
-  using Three = std::tuple<Tensor, Tensor, Tensor>;
-  using Optional = const OptionalTensor&;
-  using Ints = at::IntArrayRef;
-  using Derivative = Tensor(const Tensor&, const Tensor&, c10::SymIntArrayRef, Ints, Ints, Ints, int64_t);
-
-  Op<Three(const Tensor&, Optional, Optional, Optional, double, std::string_view)> train{
-      "d2lkernels::batch_norm_train"};
-  Op<Tensor(const Tensor&, Optional, const Tensor&, const Tensor&, Optional, Optional, double, std::string_view)> infer{
-      "d2lkernels::batch_norm_infer"};
-  Op<Three(const Tensor&, const Tensor&, Optional, Optional, Optional, const Tensor&, const Tensor&, double,
-           std::string_view)>
-      train_grad{"d2lkernels::batch_norm_train_grad"};
-  Op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double)> weight_sums{
-      "d2lkernels::batch_norm_weight_grad"};
-  Op<Tensor(const Tensor&, const Tensor&)> relu_grad{"d2lkernels::relu_input_grad"};
-  Op<Tensor(const Tensor&, const Tensor&, Optional, Ints, Ints, Ints, int64_t)> conv{"d2lkernels::conv2d"};
-  Op<Derivative> input_grad{"d2lkernels::conv2d_input_grad"}, weight_grad{"d2lkernels::conv2d_weight_grad"};
-};
-
-const Ops& ops() {
-  static const Ops found;
-  return found;
-}
-
-void run_as_ops(const Tensor& map, TensorList parameters, TensorList statistics, double eps, int64_t growth,
-                Tensor& mean, Tensor& var) {
-  int64_t channels = map.size(1) - layers_of(parameters) * growth;
-  for (int64_t i = 0; i < layers_of(parameters); ++i, channels += growth) {
-    const Tensor* const own = &parameters[i * kPerLayer];
-    const Tensor prefix = map.narrow(1, 0, channels).contiguous(kChannelsLast);
-    Tensor normalized;
-    if (statistics.empty()) {
-      std::tie(normalized, mean, var) = ops().train.call(prefix, std::nullopt, own[0], own[1], eps, "relu");
-    } else {
-      normalized =
-          ops().infer.call(prefix, std::nullopt, statistics[2 * i], statistics[2 * i + 1], own[0], own[1], eps, "relu");
-    }
-    map.narrow(1, channels, growth).copy_(ops().conv.call(normalized, own[2], own[3], kOnes, kPads, kOnes, 1));
-  }
-}
-
-void differentiate_as_ops(const Tensor& grad, const Tensor& map, TensorList parameters, TensorList statistics,
-                          const Tensor& mean, const Tensor& var, double eps, int64_t growth, Tensors& results) {
-  int64_t channels = map.size(1) - growth;
-  for (int64_t i = layers_of(parameters) - 1; i >= 0; --i, channels -= growth) {
-    const Tensor* const own = &parameters[i * kPerLayer];
-    Tensor* const result = &results[static_cast<size_t>(i * kPerLayer)];
-    const bool trains = statistics.empty();
-    const Tensor prefix = map.narrow(1, 0, channels).contiguous(kChannelsLast);
-    const Tensor own_mean = trains ? mean.narrow(0, 0, channels) : statistics[2 * i];
-    const Tensor own_var = trains ? var.narrow(0, 0, channels) : statistics[2 * i + 1];
-    const Tensor normalized = ops().infer.call(prefix, std::nullopt, own_mean, own_var, own[0], own[1], eps, "relu");
-    const Tensor slice = grad.narrow(1, channels, growth).contiguous(kChannelsLast);
-    result[2].copy_(ops().weight_grad.call(slice, normalized, own[2].sym_sizes(), kOnes, kPads, kOnes, 1));
-    result[3].copy_(at::sum(slice, at::IntArrayRef{0, 2, 3}));
-    const Tensor through = ops().relu_grad.call(
-        ops().input_grad.call(slice, own[2], prefix.sym_sizes(), kOnes, kPads, kOnes, 1), normalized);
-    Tensor grad_prefix, grad_weight, grad_bias;
-    if (trains) {
-      std::tie(grad_prefix, grad_weight, grad_bias) =
-          ops().train_grad.call(through, prefix, std::nullopt, own[0], std::nullopt, own_mean, own_var, eps, "none");
-    } else {
-      std::tie(grad_weight, grad_bias) = ops().weight_sums.call(through, prefix, own_mean, own_var, eps);
-      grad_prefix = ops().infer.call(through, std::nullopt, at::zeros({channels}, own_mean.options()), own_var, own[0],
-                                     std::nullopt, eps, "none");
-    }
-    result[0].copy_(grad_weight);
-    result[1].copy_(grad_bias);
-    grad.narrow(1, 0, channels).add_(grad_prefix);
-  }
-}
-
 // ---- both --------------------------------------------------------------------------------------------------------
 
 Tensors to_float(TensorList tensors) {
@@ -345,7 +249,7 @@ std::tuple<Tensor, Tensor, Tensor> dense_block(const Tensor& input, TensorList p
   }
   map.narrow(1, 0, channels).copy_(input);
   if (runs_cuda_kernels(map)) {
-    run_as_ops(map, parameters, statistics, eps, growth, mean, var);
+    dense::run_on_cuda(map, parameters, statistics, eps, growth, mean, var);
   } else if (is_16_bit(map)) {
     const Tensors wide = to_float(parameters), wide_statistics = to_float(statistics);
     auto [output, wide_mean, wide_var] = dense_block(input.to(at::kFloat), wide, wide_statistics, eps);
@@ -377,8 +281,8 @@ std::tuple<Tensor, Tensors> dense_block_grad(const Tensor& grad_output, const Te
   if (grad.numel() == 0) {
     for (Tensor& result : results) result.zero_();
   } else if (runs_cuda_kernels(grad)) {
-    differentiate_as_ops(grad, output.contiguous(kChannelsLast), parameters, statistics, mean, var, eps, growth,
-                         results);
+    dense::differentiate_on_cuda(grad, output.contiguous(kChannelsLast), parameters, statistics, mean, var, eps, growth,
+                                 results);
   } else if (is_16_bit(grad)) {
     const Tensors wide = to_float(parameters), wide_statistics = to_float(statistics);
     auto [wide_input, wide_results] = dense_block_grad(grad.to(at::kFloat), output.to(at::kFloat), wide,
@@ -514,7 +418,7 @@ Tensor composed(const Tensor& input, TensorList parameters, TensorList statistic
     const Tensor mean = trains ? Tensor() : statistics[2 * i], var = trains ? Tensor() : statistics[2 * i + 1];
     const Tensor normalized =
         at::relu(at::batch_norm(map, own[0], own[1], mean, var, trains, 0.0, eps, /*cudnn_enabled=*/false));
-    map = at::cat({map, ops().conv.call(normalized, own[2], own[3], kOnes, kPads, kOnes, 1)}, 1);
+    map = at::cat({map, call_conv2d(normalized, own[2], own[3], {1, 1}, {1, 1, 1, 1}, {1, 1}, 1)}, 1);
   }
   return map;
 }

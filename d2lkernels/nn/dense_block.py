@@ -49,7 +49,7 @@ class DenseBlock(torch.nn.Module):
 
 
 def dense_block_forward(blocks: Iterable[torch.nn.Module], input: Tensor) -> Tensor:
-    """Joins the result of each block to the map it read. In one map where the blocks are layers of ours in NHWC, and
+    """Joins the result of each block to the map it read. In one map where the blocks are layers of ours, and
     nothing (a hook, a subclass, a parametrisation, autocast) stands between."""
     blocks = list(blocks)
     layers = _layers(blocks, input)
@@ -90,9 +90,8 @@ def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list, list] |
     """The normalisations and convolutions, if :func:`d2lkernels.ops.dense_block` does what the blocks do."""
     if (
         input.dim() != 4
-        or input.device.type != "cpu"
+        or input.device.type not in ("cpu", "cuda")
         or input.dtype not in (torch.float32, torch.float64)
-        or not input.is_contiguous(memory_format=torch.channels_last)
         or torch.is_autocast_enabled(input.device.type)
         or _module._has_any_global_hook()
     ):
