@@ -23,6 +23,7 @@
 #include "common/dispatch.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
+#include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d.h"
 #include "kernels/cpu/workspace.h"
@@ -82,7 +83,7 @@ void for_image_blocks(const Conv2dShape& shape, int64_t element_bytes, Function&
   const int64_t threads = cpu::max_threads();
   const int64_t share = (shape.N + threads - 1) / threads;
   const int64_t images = std::clamp<int64_t>(kBlockBytes / (map * element_bytes), 1, share);
-  if (shape.N < threads || 4 * weights > images * map) {
+  if (shape.N < threads || 4 * weights > images * map || cpu::conv2d_suits_images(shape, element_bytes)) {
     function(int64_t{0}, shape.N);
     return;
   }
@@ -92,6 +93,16 @@ void for_image_blocks(const Conv2dShape& shape, int64_t element_bytes, Function&
       function(block * images, std::min(images, shape.N - block * images));
     }
   });
+}
+
+// Windows of 2x2 side by side, which cpu::conv2d_images averages. The last row of an odd map is in none of them.
+bool is_images_pool(const Pool2dShape& pool) {
+  return pool.R == 2 && pool.S == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 && pool.pad_w == 0 &&
+         pool.P == pool.H / 2 && pool.Q == pool.W / 2;
+}
+
+cpu::WeightStrides weight_strides(const Tensor& weight) {
+  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
 
 bool runs_in_blocks(const Tensor& input, const Conv2dShape& shape) {
@@ -120,8 +131,7 @@ class BlockConvolution {
     Conv2dShape block = shape_;
     block.N = images;
     cpu::conv2d<T>(block, layout_, input_.const_data_ptr<T>() + first * shape_.C * shape_.H * shape_.W,
-                   weight_.const_data_ptr<T>(),
-                   {weight_.stride(0), weight_.stride(1), weight_.stride(2), weight_.stride(3)},
+                   weight_.const_data_ptr<T>(), weight_strides(weight_),
                    bias_.defined() ? bias_.const_data_ptr<T>() : nullptr, to, activation_);
     return to;
   }
@@ -205,6 +215,14 @@ std::tuple<Tensor, Tensor> conv2d_avg_pool2d(const Tensor& input, const Tensor& 
   pooled.count_include_pad = count_include_pad;
   visit_cpu_dtype(input, [&](auto scalar) {
     using T = decltype(scalar);
+    if (is_images_pool(pooled) && cpu::conv2d_suits_images(shape, sizeof(T))) {
+      const Tensor x = input.contiguous(format), b = bias.has_value() ? bias->contiguous() : Tensor();
+      cpu::conv2d_images<T>({shape, layout_of(format), layout_of(format), x.const_data_ptr<T>(),
+                             weight.const_data_ptr<T>(), weight_strides(weight),
+                             b.defined() ? b.const_data_ptr<T>() : nullptr, activation,
+                             keep ? activated.mutable_data_ptr<T>() : nullptr, output.mutable_data_ptr<T>()});
+      return;
+    }
     const BlockConvolution<T> convolution(shape, format, input, weight, bias, activation, keep ? activated : Tensor());
     T* const to = output.mutable_data_ptr<T>();
     for_image_blocks(shape, sizeof(T), [&](int64_t first, int64_t images) {

@@ -34,6 +34,7 @@ def conv(name, size, outputs, kernel, bias=True, layouts=("contiguous",) * 3, **
 LAYERS = (
     conv("lenet.conv1", (4, 1, 28, 28), 6, 5, padding=2),
     conv("lenet.conv2", (4, 6, 14, 14), 16, 5),
+    conv("images", (53, 3, 7, 6), 5, (3, 4), padding=(1, 2)),
     conv("alexnet.conv1", (1, 1, 224, 224), 96, 11, stride=4, padding=1),
     conv("vgg.conv4", (1, 64, 14, 14), 128, 3, padding=1),
     conv("nin.1x1", (2, 96, 13, 13), 96, 1),

@@ -23,6 +23,8 @@ def _samples(**pool) -> tuple[Sample, ...]:
         fused("lenet.conv1", (4, 1, 28, 28), 6, 5, padding=2, activation="sigmoid"),
         fused("lenet.conv1.channels_last", (4, 1, 28, 28), 6, 5, _LAST, padding=2, activation="sigmoid"),
         fused("lenet.conv2", (4, 6, 14, 14), 16, 5, activation="tanh"),
+        fused("images", (53, 1, 9, 8), 6, 5, padding=2, activation="sigmoid"),
+        fused("images.channels_last", (49, 3, 8, 7), 5, 3, _LAST, activation="sigmoid"),
         fused("winograd", (2, 17, 14, 14), 19, 3, padding=1),
         fused("winograd.channels_last", (2, 17, 14, 14), 19, 3, _LAST, padding=1, activation="tanh"),
         fused("many_blocks", (9, 3, 40, 40), 24, 3, _LAST),

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/conv2d_algorithm.h"
+#include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/winograd_kernel.h"
@@ -92,6 +93,10 @@ void run(Correlation<T> problem, int tile) {
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
             const T* bias, T* output, Activation activation) {
+  if (conv2d_suits_images(shape, sizeof(T))) {
+    conv2d_images<T>({shape, layout, layout, input, weight, weight_strides, bias, activation, output, nullptr});
+    return;
+  }
   Correlation<T> problem{};
   problem.transposed = false;
   problem.images = shape.N;
@@ -119,6 +124,17 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
 template <typename T>
 void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,
                        WeightStrides weight_strides, T* grad_input) {
+  if (conv2d_suits_images(shape, sizeof(T))) {
+    ImagesGradients<T> problem{};
+    problem.shape = shape;
+    problem.input_layout = problem.output_layout = layout;
+    problem.grad_output = grad_output;
+    problem.weight = weight;
+    problem.weight_strides = weight_strides;
+    problem.grad_input = grad_input;
+    conv2d_images_grads(problem);
+    return;
+  }
   Correlation<T> problem{};
   problem.transposed = true;
   problem.images = shape.N;
@@ -147,6 +163,17 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   if (shape.K * shape.group_c() * shape.R * shape.S == 0) return;
   if (shape.N * shape.P * shape.Q == 0) {
     write_zeros(shape, grad_weight, grad_weight_strides);
+    return;
+  }
+  if (conv2d_suits_images(shape, sizeof(T))) {
+    ImagesGradients<T> problem{};
+    problem.shape = shape;
+    problem.input_layout = problem.output_layout = layout;
+    problem.grad_output = grad_output;
+    problem.input = input;
+    problem.grad_weight = grad_weight;
+    problem.grad_weight_strides = grad_weight_strides;
+    conv2d_images_grads(problem);
     return;
   }
   WeightGradient<T> problem{};

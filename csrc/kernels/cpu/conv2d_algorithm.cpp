@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cpu/conv2d_images.h"
+
 namespace d2l::cpu {
 namespace {
 
@@ -123,7 +125,7 @@ const char* name_of(Conv2dAlgorithm algorithm) {
 
 int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
   const Conv2dAlgorithm wanted = conv2d_algorithm();
-  if (wanted == Conv2dAlgorithm::direct || !is_possible(shape)) return 0;
+  if (wanted == Conv2dAlgorithm::direct || !is_possible(shape) || conv2d_suits_images(shape, sizeof(float))) return 0;
   int fastest = 0;
   double least = wanted == Conv2dAlgorithm::automatic ? kWorthwhile * direct_cost(shape, pass)
                                                       : std::numeric_limits<double>::infinity();
