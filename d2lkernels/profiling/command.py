@@ -31,7 +31,7 @@ MMAC       millions of multiply-accumulates of the forward pass (convolutions an
 moved MB   what forward and backward pass have to read and write at the least.
 saved MB   what stays from the forward to the backward pass, and is not kept by a layer before.
 fwd, bwd   median time of the op on its own, where it stands in the forward pass. A whole step also updates the
-           parameters, and pays for memory that it asks the system for.
+           parameters, and finds less in the caches.
 % roofline the least time that the arithmetic and the memory traffic need, at the rates of this device as measured
            just before, over the time that it took; forward / backward. Winograd's algorithm saves multiplications that
            are counted here, so that it may exceed 100.

@@ -333,7 +333,8 @@ def _resumed(saved: checkpoint.Checkpoint, arguments: argparse.Namespace) -> Tra
 def _announce(trainers: Sequence[Trainer], data: Data) -> None:
     trainer, config = trainers[0], trainers[0].config
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    threads = f", {torch.get_num_threads()} threads" if trainer.device.type == "cpu" else ""
+    number = torch.get_num_threads()
+    threads = f", {number} thread{'s' * (number > 1)}" if trainer.device.type == "cpu" else ""
     processes = f", in each of {trainer.group.size} processes" if trainer.group.size > 1 else ""
     done = f", going on after epoch {min(len(t.history) for t in trainers)}" if trainer.history else ""
     options = "".join(f", {name}={value}" for name, value in config.options.items())
