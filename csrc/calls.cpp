@@ -226,6 +226,27 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   END_HANDLE_TH_ERRORS
 }
 
+// input (a matrix), weight, bias, and an activation or nothing
+PyObject* linear(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto alone =
+      find_op<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&)>("d2lkernels::linear");
+  static const auto fused =
+      find_op<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view)>(
+          "d2lkernels::linear_activation");
+  std::string_view activation;
+  if ((count != 3 && count != 4) || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !(arguments[2] == Py_None || is_plain(arguments[2])) || (count == 4 && !read(arguments[3], activation))) {
+    Py_RETURN_NONE;
+  }
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
+  if (input.dim() != 2) Py_RETURN_NONE;
+  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
+  return result_of(
+      [&] { return count == 3 ? alone.call(input, weight, bias) : fused.call(input, weight, bias, activation); });
+  END_HANDLE_TH_ERRORS
+}
+
 // input, kernel_size, stride or None, padding, dilation, ceil_mode
 PyObject* max_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
@@ -262,6 +283,7 @@ void register_calls(pybind11::module_& module) {
       {"mse_loss", as_function(mse_loss), METH_FASTCALL, nullptr},
       {"conv2d", as_function(conv2d), METH_FASTCALL, nullptr},
       {"conv2d_fused", as_function(conv2d_fused), METH_FASTCALL, nullptr},
+      {"linear", as_function(linear), METH_FASTCALL, nullptr},
       {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
       {nullptr, nullptr, 0, nullptr},
   };

@@ -19,6 +19,7 @@ TORCH_LIBRARY(d2lkernels, m) {
       "int[2] dilation, int groups) -> Tensor");
 
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("linear_activation(Tensor input, Tensor weight, Tensor? bias, str activation) -> Tensor");
 
   m.def(
       "conv2d_activation(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "

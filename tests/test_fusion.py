@@ -101,6 +101,28 @@ def test_a_layer_that_changes_is_obeyed():
     _assert_like_torch(model)
 
 
+@pytest.mark.parametrize("activation", ["ReLU", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_and_activations(activation, bias):
+    torch.manual_seed(0)
+    act = getattr(nn, activation)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 9, bias=bias), act(), nn.Sequential(nn.Linear(9, 4), act()))
+    assert _groups(model) == [("1", "2"), ("3.0", "3.1")]
+    assert str(d2lkernels.fusion_plan(model)).splitlines()[1] == f"  1, 2: fused: Linear + {activation}"
+    _assert_like_torch(model)
+    with torch.profiler.profile() as profile:
+        model(_input())
+    names = {event.key for event in profile.key_averages()}
+    assert "d2lkernels::linear_activation" in names and "d2lkernels::linear" not in names
+    model.zero_grad()
+    calls = []
+    model[1].register_forward_hook(lambda *_: calls.append(1))
+    torch.nn.utils.parametrize.register_parametrization(model[3][0], "weight", torch.nn.Tanh())
+    assert _groups(model) == []
+    _assert_like_torch(model)
+    assert calls
+
+
 def _saved_bytes(model, input) -> int:
     storages = {}
 

@@ -24,7 +24,10 @@ FUSED = {
     for name in ("conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d")
 }
 POOL = next(one for one in BY_NAME["max_pool2d"].samples if one.name == "layouts.strided")
-LINEAR = next(one for one in BY_NAME["linear"].samples if one.name == "layouts.41.strided")
+LINEAR = {
+    name: next(one for one in BY_NAME[name].samples if one.name.startswith("layouts.41.strided"))
+    for name in ("linear", "linear_activation")
+}
 MATRIX_LAYOUTS = tuple(layout for layout in LAYOUTS if layout != "channels_last")
 NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts.strided")
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
@@ -48,7 +51,10 @@ CASES = {
         name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)]
         for name, sample in FUSED.items()
     },
-    "linear": [_laid_out(LINEAR, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)],
+    **{
+        name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)]
+        for name, sample in LINEAR.items()
+    },
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{
         name: [_laid_out(ADAPTIVE, (layout,)) for layout in LAYOUTS]

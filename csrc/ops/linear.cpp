@@ -1,8 +1,9 @@
-// linear: checks, allocation, kernels for CPU, CUDA and Meta, autograd, autocast.
+// linear, alone or with an activation: checks, allocation, kernels for CPU, CUDA and Meta, autograd, autocast.
 //
-// output = input weight^T + bias, of matrices with any strides. The op is closed under differentiation: it is bilinear,
-// and its derivatives are products of the same kind, of transposed views.
+// output = activation(input weight^T + bias), of matrices with any strides. linear is closed under differentiation: it is
+// bilinear, and its derivatives are products of the same kind, of transposed views.
 //   grad_input = linear(grad_output, weight^T),  grad_weight = linear(grad_output^T, input^T)
+// An activation is applied where the sums are stored, and differentiated by its values: only these are kept.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -16,6 +17,7 @@
 #include "common/dispatch.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/conv2d.h"
+#include "ops/activation.h"
 #include "ops/bfloat16_product.h"
 
 namespace d2l {
@@ -38,8 +40,7 @@ void check_matrix(const char* op, const char* argument, const Tensor& tensor) {
 }
 
 template <typename Int>
-LinearSizes<Int> check_linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
-  const char* op = "linear";
+LinearSizes<Int> check_linear(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
   check_matrix(op, "input", input);
   check_matrix(op, "weight", weight);
   check_floating(op, "input", input);
@@ -87,24 +88,26 @@ Conv2dShape pointwise_shape(int64_t images, int64_t in_channels, int64_t out_cha
 bool is_transposed(const Tensor& matrix) { return !matrix.is_contiguous() && matrix.t().is_contiguous(); }
 
 // The three passes of a 1x1 convolution are the products that have a kernel without transposed copies.
-void linear_cuda(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output) {
+void linear_cuda(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                 const Tensor& output, Activation activation) {
   const DeviceScope device(input);
   const int64_t rows = input.size(0), depth = input.size(1), columns = weight.size(0);
   const cuda::DType dtype = cuda_dtype(input);
   const auto precision = matmul_precision();
   void* result = output.mutable_data_ptr();
-  if (bias.has_value() || !is_transposed(weight)) {
+  if (bias.has_value() || activation != Activation::none || !is_transposed(weight)) {
     const Tensor x = input.contiguous(), w = weight.contiguous();
     const Tensor b = bias.has_value() ? bias->contiguous() : Tensor();
-    check_launch("linear", input,
+    check_launch(op, input,
                  cuda::conv2d(pointwise_shape(rows, depth, columns), dtype, precision, x.const_data_ptr(),
-                              w.const_data_ptr(), b.defined() ? b.const_data_ptr() : nullptr, result, device.stream()));
+                              w.const_data_ptr(), b.defined() ? b.const_data_ptr() : nullptr, result, device.stream(),
+                              activation));
     return;
   }
   const Tensor w = weight.t();
   if (!is_transposed(input)) {
     const Tensor dy = input.contiguous();
-    check_launch("linear", input,
+    check_launch(op, input,
                  cuda::conv2d_input_grad(pointwise_shape(rows, columns, depth), dtype, precision, dy.const_data_ptr(),
                                          w.const_data_ptr(), result, device.stream()));
     return;
@@ -113,13 +116,13 @@ void linear_cuda(const Tensor& input, const Tensor& weight, const OptionalTensor
   const Conv2dShape shape = pointwise_shape(depth, columns, rows);
   const Tensor workspace =
       at::empty({cuda::conv2d_weight_grad_workspace(shape, dtype)}, input.options().dtype(at::kByte));
-  check_launch("linear", input,
+  check_launch(op, input,
                cuda::conv2d_weight_grad(shape, dtype, precision, dy.const_data_ptr(), w.const_data_ptr(), result,
                                         workspace.mutable_data_ptr(), device.stream()));
 }
 
 template <typename T>
-void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const Tensor& output) {
+void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const Tensor& output, Activation activation) {
   cpu::Gemm<T> problem{};
   problem.rows = output.size(0);
   problem.columns = output.size(1);
@@ -133,45 +136,65 @@ void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const 
   problem.bias = bias;
   problem.c = output.mutable_data_ptr<T>();
   problem.c_row = problem.columns;
-  problem.activation = Activation::none;
+  problem.activation = activation;
   cpu::gemm(problem);
 }
 
-Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
-  const auto sizes = check_linear<int64_t>(input, weight, bias);
+Tensor linear_activated(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        Activation activation) {
+  const auto sizes = check_linear<int64_t>(op, input, weight, bias);
   const Tensor output = at::empty({sizes.rows, sizes.out_features}, input.options());
   if (output.numel() == 0) {
     return output;
   }
   if (sizes.in_features == 0) {  // an empty sum
-    return d2l::linear(at::zeros({sizes.rows, 1}, input.options()),
-                       at::zeros({sizes.out_features, 1}, weight.options()), bias);
+    return linear_activated(op, at::zeros({sizes.rows, 1}, input.options()),
+                            at::zeros({sizes.out_features, 1}, weight.options()), bias, activation);
   }
-  D2L_ON_CUDA("linear", input) {
-    linear_cuda(input, weight, bias, output);
+  D2L_ON_CUDA(op, input) {
+    linear_cuda(op, input, weight, bias, output, activation);
     return output;
   }
   if (has_bfloat16_product(input)) {
-    bfloat16_product(input, weight, bias, output, Activation::none);
+    bfloat16_product(input, weight, bias, output, activation);
     return output;
   }
   if (is_16_bit(input)) {
     const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
-    return d2l::linear(input.to(at::kFloat), weight.to(at::kFloat), bias32).to(input.scalar_type());
+    return linear_activated(op, input.to(at::kFloat), weight.to(at::kFloat), bias32, activation)
+        .to(input.scalar_type());
   }
   const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->contiguous()) : std::nullopt;
   visit_cpu_dtype(input, [&](auto scalar) {
     using T = decltype(scalar);
     linear_cpu<T>(Matrix(input), Matrix(weight), dense_bias.has_value() ? dense_bias->const_data_ptr<T>() : nullptr,
-                  output);
+                  output, activation);
   });
   return output;
+}
+
+Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  return linear_activated("linear", input, weight, bias, Activation::none);
+}
+
+constexpr const char* kFusedName = "linear_activation";
+
+Tensor linear_activation(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                         std::string_view activation) {
+  return linear_activated(kFusedName, input, weight, bias, activation_of(kFusedName, activation));
 }
 
 // ---- Meta: the same checks and strides, no memory --------------------------------------------------------------
 
 Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
-  const auto sizes = check_linear<SymInt>(input, weight, bias);
+  const auto sizes = check_linear<SymInt>("linear", input, weight, bias);
+  return at::empty_symint({sizes.rows, sizes.out_features}, input.options());
+}
+
+Tensor linear_activation_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                              std::string_view activation) {
+  activation_of(kFusedName, activation);
+  const auto sizes = check_linear<SymInt>(kFusedName, input, weight, bias);
   return at::empty_symint({sizes.rows, sizes.out_features}, input.options());
 }
 
@@ -190,31 +213,52 @@ Tensor call_bias_grad(const Tensor& grad_output) {
   return op.call(grad_output);
 }
 
+Tensor call_linear_activation(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                              std::string_view activation) {
+  static const auto op = find_op<decltype(linear_activation)>("d2lkernels::linear_activation");
+  return op.call(input, weight, bias, activation);
+}
+
+// Both ops: linear is called without an activation.
 struct Linear : torch::autograd::Function<Linear> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
-    // The derivative for one factor needs only the other.
-    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor()});
-    ctx->saved_data["has_bias"] = bias.has_value();
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        std::optional<std::string_view> fused) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_linear(input, weight, bias);
+    const Tensor output =
+        fused.has_value() ? call_linear_activation(input, weight, bias, *fused) : call_linear(input, weight, bias);
+    const std::string activation(fused.value_or("none"));
+    // The derivative for one factor needs only the other.
+    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(),
+                            activation == "none" ? Tensor() : output});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->saved_data["activation"] = activation;
+    return output;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const Tensor& grad_output = grads[0];
-    variable_list result(3);
-    if (!grad_output.defined()) {
+    variable_list result(4);
+    if (!grads[0].defined()) {
       return result;
     }
     const auto saved = ctx->get_saved_variables();
+    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
+    const bool needs_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+    const std::string& activation = ctx->saved_data["activation"].toStringRef();
+    Tensor grad = grads[0];
+    if (activation != "none" && needs_bias) {
+      using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
+      static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
+      std::tie(grad, result[2]) = fused.call(grad, saved[2], activation);
+    } else if (activation != "none") {
+      grad = activation_input_grad(activation_of(kFusedName, activation), grad, saved[2]);
+    } else if (needs_bias) {
+      result[2] = call_bias_grad(grad);
+    }
     if (ctx->needs_input_grad(0)) {
-      result[0] = call_linear(grad_output, saved[1].t());
+      result[0] = call_linear(grad, saved[1].t());
     }
     if (ctx->needs_input_grad(1)) {
-      result[1] = call_linear(grad_output.t(), saved[0].t());
-    }
-    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
-    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
-      result[2] = call_bias_grad(grad_output);
+      result[1] = call_linear(grad.t(), saved[0].t());
     }
     return result;
   }
@@ -222,36 +266,67 @@ struct Linear : torch::autograd::Function<Linear> {
 
 Tensor linear_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
   if (needs_autograd("linear", input, weight, tensor_or_undefined(bias))) {
-    return Linear::apply(input, weight, bias);
+    return Linear::apply(input, weight, bias, std::nullopt);
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_linear(input, weight, bias);
 }
 
+Tensor linear_activation_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                                  std::string_view activation) {
+  if (needs_autograd(kFusedName, input, weight, tensor_or_undefined(bias))) {
+    return Linear::apply(input, weight, bias, activation);
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call_linear_activation(input, weight, bias, activation);
+}
+
 // ---- autocast: like torch's linear, in the lower precision -----------------------------------------------------
 
 template <c10::DeviceType device, c10::DispatchKey key>
-Tensor linear_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(key);
-  return call_linear(autocast_to_lower_precision(input, device), autocast_to_lower_precision(weight, device),
-                     autocast_to_lower_precision(bias, device));
-}
+struct Autocast {
+  static Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+    const c10::impl::ExcludeDispatchKeyGuard guard(key);
+    return call_linear(lower(input), lower(weight), lower(bias));
+  }
+
+  static Tensor linear_activation(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                                  std::string_view activation) {
+    const c10::impl::ExcludeDispatchKeyGuard guard(key);
+    return call_linear_activation(lower(input), lower(weight), lower(bias), activation);
+  }
+
+ private:
+  template <typename T>
+  static T lower(const T& tensor) {
+    return autocast_to_lower_precision(tensor, device);
+  }
+};
+
+using AutocastCPU = Autocast<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>;
+using AutocastCUDA = Autocast<c10::DeviceType::CUDA, c10::DispatchKey::AutocastCUDA>;
 
 }  // namespace
 }  // namespace d2l
 
-TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { m.impl("linear", d2l::linear); }
+#define D2L_LINEAR_KERNELS(suffix)         \
+  m.impl("linear", d2l::linear##suffix);   \
+  m.impl("linear_activation", d2l::linear_activation##suffix)
 
-TORCH_LIBRARY_IMPL(d2lkernels, CUDA, m) { m.impl("linear", d2l::linear); }
+TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { D2L_LINEAR_KERNELS(); }
 
-TORCH_LIBRARY_IMPL(d2lkernels, Meta, m) { m.impl("linear", d2l::linear_meta); }
+TORCH_LIBRARY_IMPL(d2lkernels, CUDA, m) { D2L_LINEAR_KERNELS(); }
 
-TORCH_LIBRARY_IMPL(d2lkernels, Autograd, m) { m.impl("linear", d2l::linear_autograd); }
+TORCH_LIBRARY_IMPL(d2lkernels, Meta, m) { D2L_LINEAR_KERNELS(_meta); }
+
+TORCH_LIBRARY_IMPL(d2lkernels, Autograd, m) { D2L_LINEAR_KERNELS(_autograd); }
 
 TORCH_LIBRARY_IMPL(d2lkernels, AutocastCPU, m) {
-  m.impl("linear", d2l::linear_autocast<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>);
+  m.impl("linear", d2l::AutocastCPU::linear);
+  m.impl("linear_activation", d2l::AutocastCPU::linear_activation);
 }
 
 TORCH_LIBRARY_IMPL(d2lkernels, AutocastCUDA, m) {
-  m.impl("linear", d2l::linear_autocast<c10::DeviceType::CUDA, c10::DispatchKey::AutocastCUDA>);
+  m.impl("linear", d2l::AutocastCUDA::linear);
+  m.impl("linear_activation", d2l::AutocastCUDA::linear_activation);
 }

@@ -2,10 +2,10 @@
 
 A convolution, the activation behind it and the pool behind that become one call of
 :func:`d2lkernels.ops.conv2d_activation`, :func:`~d2lkernels.ops.conv2d_max_pool2d` or
-:func:`~d2lkernels.ops.conv2d_avg_pool2d`; batch normalisation and the activation behind it become one call, too. Batch
-normalisation behind a convolution joins its group: in inference it goes into the weights, if that is less work. Only
-layers that do exactly what their class says take part: no subclass (a parametrized layer is one), no forward of its
-own, no hooks, for a hook has to see what goes in and comes out.
+:func:`~d2lkernels.ops.conv2d_avg_pool2d`; a linear layer or batch normalisation and the activation behind it become one
+call, too. Batch normalisation behind a convolution joins its group: in inference it goes into the weights, if that is
+less work. Only layers that do exactly what their class says take part: no subclass (a parametrized layer is one), no
+forward of its own, no hooks, for a hook has to see what goes in and comes out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.modules import module as _torch_module
 from .. import ops
 from .._autodiff import needs_python_autograd
 from . import activations
-from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, MaxPool2d, _batch_norm
+from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Linear, MaxPool2d, _batch_norm
 
 _ACTIVATIONS = {
     torch.nn.ReLU: "relu",
@@ -34,7 +34,7 @@ _ACTIVATIONS = {
 _MAX_POOLS = (torch.nn.MaxPool2d, MaxPool2d)
 _AVG_POOLS = (torch.nn.AvgPool2d, AvgPool2d)
 _NORMS = (BatchNorm1d, BatchNorm2d)
-_FUSIBLE = (Conv2d, *_NORMS, *_ACTIVATIONS, *_MAX_POOLS, *_AVG_POOLS)
+_FUSIBLE = (Conv2d, Linear, *_NORMS, *_ACTIVATIONS, *_MAX_POOLS, *_AVG_POOLS)
 
 
 def has_global_hooks() -> bool:
@@ -149,6 +149,17 @@ def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tens
     return weight * scale.view(-1, 1, 1, 1), shift if norm.bias is None else shift + norm.bias
 
 
+class FusedLinear(Group):
+    """A linear layer with the activation behind it."""
+
+    def __init__(self, linear: Any, activation: Module):
+        super().__init__(activation, linear, activation)
+        self.linear = linear
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return ops.linear_activation(input, self.linear.weight, self.linear.bias, self.kind)
+
+
 class FusedNormalization(Group):
     """Batch normalisation with the activation behind it."""
 
@@ -196,14 +207,15 @@ def plan(layers: Sequence[Module]) -> list[Callable[[Tensor], Tensor]]:
 
 def _group_at(layers: Sequence[Module], place: int) -> Group | None:
     first = layers[place]
-    if type(first) not in (Conv2d, *_NORMS) or has_hooks(first):
+    if type(first) not in (Conv2d, Linear, *_NORMS) or has_hooks(first):
         return None
     following = place + 1
     norm = _at(layers, following, (BatchNorm2d,)) if type(first) is Conv2d else None
     following += norm is not None
     activation = _at(layers, following, tuple(_ACTIVATIONS))
-    if type(first) in _NORMS:
-        return None if activation is None else FusedNormalization(first, activation)
+    if type(first) is not Conv2d:
+        kind = FusedLinear if type(first) is Linear else FusedNormalization
+        return None if activation is None else kind(first, activation)
     pool = _at(layers, following + (activation is not None), _MAX_POOLS + _AVG_POOLS)
     if pool is not None and not _is_plain_pool(pool):
         pool = None

@@ -16,11 +16,13 @@ __all__ = ["Sequential"]
 
 class Sequential(torch.nn.Sequential):
     """Same as :class:`torch.nn.Sequential`, except that neighbours are fused: a :class:`Conv2d` of ours, the ReLU,
-    Sigmoid or Tanh behind it and the MaxPool2d or AvgPool2d behind that run as one op, and so do a :class:`BatchNorm1d`
-    or :class:`BatchNorm2d` of ours and such an activation, across nested Sequentials too. A BatchNorm2d may follow the
-    convolution of a group: in training the group is then two or three ops; in inference without gradients of float32
-    and float64 the normalisation goes into the weights (anew in each call) where the map is larger than they are, and
-    the group is one op. That rounds the weights once more, and results differ by what two convolutions may differ by.
+    Sigmoid or Tanh behind it and the MaxPool2d or AvgPool2d behind that run as one op, and so do a :class:`Linear`,
+    :class:`BatchNorm1d` or :class:`BatchNorm2d` of ours and such an activation, across nested Sequentials too.
+
+    A BatchNorm2d may follow the convolution of a group. In training the group is then two or three ops. In inference
+    without gradients, of float32 and float64, the normalisation goes into the weights (anew in each call) where the map
+    is larger than they are, and the group is one op. That rounds the weights once more: results differ by as much as
+    those of two algorithms for one convolution.
 
     The result is that of the layers one by one. A layer with hooks or a forward of its own, a subclass and a
     parametrized layer stay alone, and while global module hooks are set, all do. What was fused, and why something was

@@ -8,7 +8,7 @@ from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
 from .dense_block import dense_block
 from .dropout import dropout
-from .linear import linear
+from .linear import linear, linear_activation
 from .loss import cross_entropy, mse_loss
 from .normalization import batch_norm, batch_norm_add_relu, batch_norm_relu, batch_norm_sigmoid
 from .pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
@@ -36,6 +36,7 @@ __all__ = [
     "dense_block",
     "dropout",
     "linear",
+    "linear_activation",
     "log_softmax",
     "max_pool2d",
     "mse_loss",

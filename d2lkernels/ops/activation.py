@@ -137,6 +137,21 @@ def tanh(input: Tensor) -> Tensor:
     return _general("tanh", input)
 
 
+def activation_function(op: str, name: str) -> Callable[[Tensor], Tensor]:
+    """By the name that the fused ops take."""
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"{op}(): expected activation to be one of none, relu, sigmoid, tanh, but got '{name}'")
+    return _ACTIVATIONS[name]
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda input: input,
+    "relu": relu,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+}
+
+
 def _general(name: str, input: Tensor) -> Tensor:
     check_tensor(name, "input", input)
     if not needs_python_autograd():

@@ -11,12 +11,11 @@ from torch.compiler import is_dynamo_compiling
 from .. import _C
 from .._autodiff import needs_python_autograd
 from ._arguments import check_devices_when_compiling, check_map_rank, check_tensor, pair
-from .activation import relu, sigmoid, tanh
+from .activation import activation_function
 from .conv2d import _four_pads, conv2d
 from .pooling import avg_pool2d, max_pool2d
 
 _ops = torch.ops.d2lkernels
-_ACTIVATIONS = {"none": lambda input: input, "relu": relu, "sigmoid": sigmoid, "tanh": tanh}
 
 
 def conv2d_activation(
@@ -65,7 +64,7 @@ def conv2d_activation(
         if output is not None:
             return output
     if needs_python_autograd() or _is_unbatched(op, input):
-        return _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
+        return activation_function(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
     geometry = _geometry(op, input, weight, bias, stride, padding, dilation, groups)
     return _ops.conv2d_activation.default(input, weight, bias, *geometry, activation)
 
@@ -122,7 +121,7 @@ def conv2d_max_pool2d(
         if output is not None:
             return output
     if needs_python_autograd() or _is_unbatched(op, input):
-        map = _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
+        map = activation_function(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
         pooled = max_pool2d(map, pool_size, pool_stride, pool_padding, ceil_mode=ceil_mode)
         assert isinstance(pooled, Tensor)
         return pooled
@@ -184,19 +183,13 @@ def conv2d_avg_pool2d(
         if output is not None:
             return output
     if needs_python_autograd() or _is_unbatched(op, input):
-        map = _activation(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
+        map = activation_function(op, activation)(conv2d(input, weight, bias, stride, padding, dilation, groups))
         return avg_pool2d(map, pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad)
     geometry = _geometry(op, input, weight, bias, stride, padding, dilation, groups)
     pool = _pool(op, pool_size, pool_stride, pool_padding)
     return _ops.conv2d_avg_pool2d.default(
         input, weight, bias, *geometry, activation, *pool, ceil_mode, count_include_pad, False
     )[0]
-
-
-def _activation(op: str, name: str):
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"{op}(): expected activation to be one of none, relu, sigmoid, tanh, but got '{name}'")
-    return _ACTIVATIONS[name]
 
 
 def _is_unbatched(op: str, input: Tensor) -> bool:

@@ -1,6 +1,19 @@
 """One OpSpec per op, by family. An op of the library that no spec owns fails the suite."""
 
-from . import activation, add_relu, batch_norm, concat, convolution, dense_block, dropout, fused, linear, loss, pooling
+from . import (
+    activation,
+    add_relu,
+    batch_norm,
+    concat,
+    convolution,
+    dense_block,
+    dropout,
+    fused,
+    linear,
+    linear_fused,
+    loss,
+    pooling,
+)
 
 SPECS = (
     *convolution.SPECS,
@@ -12,6 +25,7 @@ SPECS = (
     *loss.SPECS,
     *dropout.SPECS,
     *linear.SPECS,
+    *linear_fused.SPECS,
     *concat.SPECS,
     *dense_block.SPECS,
 )

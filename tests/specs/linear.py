@@ -75,7 +75,7 @@ TINY = (
 
 
 @st.composite
-def _calls(draw) -> Sample:
+def calls(draw) -> Sample:
     axes = draw(st.lists(st.integers(0, 40), min_size=0, max_size=2))
     layout = st.sampled_from(("contiguous", "contiguous", "transposed", "strided", "unaligned"))
     layouts = (
@@ -133,7 +133,7 @@ ERRORS = (
 )
 
 
-def _arguments(device: str) -> list[tuple]:
+def arguments(device: str) -> list[tuple]:
     """Matrices alone: the other axes are the wrapper's."""
     samples = [sample.make(torch.float32, device) for sample in TINY if len(sample.tensors[0].size) == 2]
     found = [tuple(one if one is None else one.requires_grad_() for one in tensors) for tensors in samples]
@@ -146,10 +146,10 @@ SPECS = (
         function=ops.linear,
         native=F.linear,
         reference=references.linear,
-        dispatcher_ops={"linear": _arguments},
+        dispatcher_ops={"linear": arguments},
         samples=LAYERS + EDGES + VIEWS,
         tiny=TINY,
         errors=ERRORS,
-        strategy=_calls(),
+        strategy=calls(),
     ),
 )

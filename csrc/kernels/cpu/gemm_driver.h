@@ -310,6 +310,10 @@ struct Driver {
 
   void activate_rows(T* c, int64_t c_row, int64_t rows, int64_t columns) const {
     if (problem.activation == Activation::none) return;
+    if (columns == c_row) {  // whole rows lie side by side
+      activate(c, rows * columns, problem.activation);
+      return;
+    }
     for (int64_t i = 0; i < rows; ++i) activate(c + i * c_row, columns, problem.activation);
   }
 };
