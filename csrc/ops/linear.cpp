@@ -1,7 +1,7 @@
 // linear, alone or with an activation: checks, allocation, kernels for CPU, CUDA and Meta, autograd, autocast.
 //
-// output = activation(input weight^T + bias), of matrices with any strides. linear is closed under differentiation: it is
-// bilinear, and its derivatives are products of the same kind, of transposed views.
+// output = activation(input weight^T + bias), of matrices with any strides. linear is closed under differentiation: it
+// is bilinear, and its derivatives are products of the same kind, of transposed views.
 //   grad_input = linear(grad_output, weight^T),  grad_weight = linear(grad_output^T, input^T)
 // An activation is applied where the sums are stored, and differentiated by its values: only these are kept.
 #include <ATen/core/Tensor.h>
@@ -98,10 +98,10 @@ void linear_cuda(const char* op, const Tensor& input, const Tensor& weight, cons
   if (bias.has_value() || activation != Activation::none || !is_transposed(weight)) {
     const Tensor x = input.contiguous(), w = weight.contiguous();
     const Tensor b = bias.has_value() ? bias->contiguous() : Tensor();
-    check_launch(op, input,
-                 cuda::conv2d(pointwise_shape(rows, depth, columns), dtype, precision, x.const_data_ptr(),
-                              w.const_data_ptr(), b.defined() ? b.const_data_ptr() : nullptr, result, device.stream(),
-                              activation));
+    check_launch(
+        op, input,
+        cuda::conv2d(pointwise_shape(rows, depth, columns), dtype, precision, x.const_data_ptr(), w.const_data_ptr(),
+                     b.defined() ? b.const_data_ptr() : nullptr, result, device.stream(), activation));
     return;
   }
   const Tensor w = weight.t();
@@ -309,8 +309,8 @@ using AutocastCUDA = Autocast<c10::DeviceType::CUDA, c10::DispatchKey::AutocastC
 }  // namespace
 }  // namespace d2l
 
-#define D2L_LINEAR_KERNELS(suffix)         \
-  m.impl("linear", d2l::linear##suffix);   \
+#define D2L_LINEAR_KERNELS(suffix)       \
+  m.impl("linear", d2l::linear##suffix); \
   m.impl("linear_activation", d2l::linear_activation##suffix)
 
 TORCH_LIBRARY_IMPL(d2lkernels, CPU, m) { D2L_LINEAR_KERNELS(); }
