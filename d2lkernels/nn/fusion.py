@@ -83,6 +83,10 @@ class FusedConvolution(Group):
     ):
         super().__init__(activation, convolution, normalization, activation, pool)
         self.convolution, self.normalization, self.pool = convolution, normalization, pool
+        # What runs behind the convolution where nothing is folded.
+        self.behind: Any = normalization
+        if normalization is not None and activation is not None:
+            self.behind = FusedNormalization(normalization, activation)
 
     def __call__(self, input: Tensor) -> Tensor:
         conv: Any = self.convolution
@@ -96,7 +100,7 @@ class FusedConvolution(Group):
         weight, bias = conv.weight, conv.bias
         if norm is not None:
             if not _folds(conv, norm, input):
-                input = _batch_norm(norm, conv(input), self.kind)
+                input = self.behind(conv(input))
                 return input if pool is None else pool(input)
             weight, bias = folded(weight, bias, norm)
         arguments = (input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, self.kind)

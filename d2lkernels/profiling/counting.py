@@ -107,7 +107,7 @@ def macs(function: Callable[..., Any], arguments: Sequence[Any], keywords: dict,
     name = op_name(function)
     if convolution := convolution_of(function, arguments, keywords):
         return convolution.macs()
-    if name == "linear":
+    if name in ("linear", "linear_activation"):
         return output.numel() * arguments[1].shape[-1]
     if name in ("matmul", "mm", "bmm"):
         return output.numel() * arguments[0].shape[-1]
