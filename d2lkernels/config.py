@@ -42,9 +42,10 @@ def set_conv_algorithm(name: str) -> None:
     - ``"direct"`` is the strict switch: the sums of the definition. The relative L2 error of float32 against float64,
       for normally distributed inputs, is 2e-7 (16 channels) to 1.2e-6 (512 channels), much like torch's.
     - ``"winograd"`` saves up to five sixths of the multiplications of float32 convolutions with 3x3 or 5x5 kernels,
-      stride 1, dilation 1 and one group (16-bit types are computed in float32). The same error is below 4.5e-6 (up to
-      512 channels; 6e-7 with tiles of 2x2, 1.5e-6 with 4x4 for 3x3 kernels); it is relative to a tile, not to each
-      element, and an infinity or a NaN spreads to the tiles it touches. All other convolutions are computed directly.
+      stride 1, dilation 1 and one group, and two fifths with 3x3 kernels and stride 2 (the input gradient with a
+      padding of 1); 16-bit types are computed in float32. The same error is below 4.5e-6 (up to 512 channels; 6e-7
+      with tiles of 2x2, 1.5e-6 with 4x4 for 3x3 kernels); it is relative to a tile, not to each element, and an
+      infinity or a NaN spreads to the tiles it touches. All other convolutions are computed directly.
     - ``"auto"``, the default, uses Winograd where it is possible and faster. float64 is always computed directly.
 
     The choice holds for the whole process, CPU only. :func:`conv2d_algorithm` tells what a convolution gets.
@@ -78,14 +79,15 @@ def conv2d_algorithm(
 
     Returns:
         For each of "forward", "input_grad" and "weight_grad" either "direct" or Winograd's tile: "winograd F(2x2,3x3)",
-        F(3x3,3x3), F(4x4,3x3), F(6x6,3x3), F(2x2,5x5) or F(4x4,5x5); for the weight gradient F(3x3,2x2) and so on.
+        F(3x3,3x3), F(4x4,3x3), F(6x6,3x3), F(2x2,5x5) or F(4x4,5x5); for the weight gradient F(3x3,2x2) and so on;
+        "winograd F(3x3,3x3) with stride 2".
 
     Raises:
         ValueError: sizes that do not fit, as in :func:`d2lkernels.ops.conv2d`.
 
     Example::
 
-        >>> conv2d_algorithm((16, 64, 56, 56), (64, 64, 3, 3), stride=2, padding=1)["forward"]
+        >>> conv2d_algorithm((16, 64, 56, 56), (64, 64, 3, 3), padding=2, dilation=2)["forward"]
         'direct'
     """
     from .ops._arguments import pair

@@ -64,8 +64,8 @@ def _may_run_winograd(sample: Sample) -> bool:
     weight_size = sample.arguments.get("weight_size") or sample.tensors[1].size
     if tuple(weight_size[2:]) not in ((3, 3), (5, 5)):
         return False
-    options = (sample.arguments.get(name, 1) for name in ("stride", "dilation", "groups"))
-    return all(option in (1, (1, 1)) for option in options)
+    possible = {"stride": (1, (1, 1), 2, (2, 2)), "dilation": (1, (1, 1)), "groups": (1,)}
+    return all(sample.arguments.get(name, 1) in values for name, values in possible.items())
 
 
 def _marks(device: Device, sample: Sample | None) -> list:

@@ -25,11 +25,12 @@ constexpr Activation kActivations[] = {Activation::relu, Activation::sigmoid, Ac
 struct Problem {
   int64_t N, C, H, W, K;
   int64_t pad_top = 1, pad_left = 1, pad_bottom = 1, pad_right = 1;
-  int64_t taps = 3;
+  int64_t taps = 3, stride = 1;
 
   Conv2dShape shape() const {
-    const int64_t rows = H + pad_top + pad_bottom - (taps - 1), columns = W + pad_left + pad_right - (taps - 1);
-    return {N, C, H, W, K, taps, taps, rows, columns, 1, 1, pad_top, pad_left, 1, 1, 1};
+    const int64_t rows = (H + pad_top + pad_bottom - taps) / stride + 1;
+    const int64_t columns = (W + pad_left + pad_right - taps) / stride + 1;
+    return {N, C, H, W, K, taps, taps, rows, columns, stride, stride, pad_top, pad_left, 1, 1, 1};
   }
 };
 
@@ -64,12 +65,20 @@ std::vector<Problem> problems() {
       {1, 200, 9, 7, 33, 2, 1, 0, 2, 5},
       {1, 4, 6, 5, 3, 9, 7, 5, 6, 5},
       {0, 3, 8, 8, 4, 2, 2, 2, 2, 5},
+      {1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 2},
+      {3, 17, 2, 3, 33, 1, 1, 1, 1, 3, 2},
+      {2, 40, 6, 5, 70, 1, 1, 0, 1, 3, 2},
+      {1, 33, 7, 8, 17, 1, 1, 1, 0, 3, 2},
+      {2, 64, 24, 24, 32, 1, 1, 1, 1, 3, 2},
+      {1, 20, 13, 26, 48, 1, 1, 2, 2, 3, 2},
+      {40, 160, 6, 6, 160, 1, 1, 1, 1, 3, 2},
+      {0, 3, 8, 8, 4, 1, 1, 1, 1, 3, 2},
   };
   std::mt19937 generator(30);
   const auto draw = [&](int64_t low, int64_t high) {
     return low + static_cast<int64_t>(generator() % static_cast<uint32_t>(high - low + 1));
   };
-  while (all.size() < 58) {
+  while (all.size() < 66) {
     const int64_t taps = draw(0, 2) == 0 ? 5 : 3;
     const Problem p{draw(1, 3),        draw(1, 100),      draw(1, 18),       draw(1, 18),       draw(1, 100),
                     draw(0, taps - 1), draw(0, taps - 1), draw(0, taps - 1), draw(0, taps - 1), taps};
@@ -133,8 +142,8 @@ struct Data {
             std::vector<float>(grad_weight.size(), nan)};
   }
 
-  cpu::CorrelationAxis rows() const { return {shape.H, shape.P, shape.R, 1, shape.pad_top, 1}; }
-  cpu::CorrelationAxis columns() const { return {shape.W, shape.Q, shape.S, 1, shape.pad_left, 1}; }
+  cpu::CorrelationAxis rows() const { return {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, 1}; }
+  cpu::CorrelationAxis columns() const { return {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, 1}; }
 
   // With tiles of this size, whatever the launchers would choose.
   Results with_tile(int tile, Activation activation = Activation::none) const {
@@ -236,8 +245,8 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
         report.check(same_bits(results.grad_weight, std::vector<float>(results.grad_weight.size())), "no image");
         continue;
       }
-      for (const auto& [taps, tile, error] : cpu::kWinogradTiles) {
-        if (taps != problem.taps) continue;
+      for (const auto& [taps, stride, tile, error] : cpu::kWinogradTiles) {
+        if (taps != problem.taps || stride != problem.stride) continue;
         const Results results = data.with_tile(tile), again = data.with_tile(tile);
         check_errors(report, data, results, kOutlier * error, name + " tile=" + std::to_string(tile));
         report.check(same_bits(results.output, again.output) && same_bits(results.grad_input, again.grad_input) &&
@@ -254,16 +263,17 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
 
 // The bounds of conv2d_algorithm.h, on maps large enough for many blocks.
 void test_error_bounds(Report& report) {
-  for (const auto& [taps, tile, error] : cpu::kWinogradTiles) {
+  for (const auto& [taps, stride, tile, error] : cpu::kWinogradTiles) {
     for (const int64_t channels : {16, 64, 256, 512}) {
       const int64_t pad = taps / 2;
-      const Data data(Problem{2, channels, 24, 24, 64, pad, pad, pad, pad, taps}.shape(), Layout::nhwc, true);
+      const Data data(Problem{2, channels, 24, 24, 64, pad, pad, pad, pad, taps, stride}.shape(), Layout::nhwc, true);
       for (const cpu::Capability capability : kCapabilities) {
         if (!cpu::is_supported(capability)) continue;
         cpu::set_capability(capability);
         const Results results = data.with_tile(tile);
-        const std::string name = "taps=" + std::to_string(taps) + " tile=" + std::to_string(tile) +
-                                 " C=" + std::to_string(channels) + " " + cpu::name_of(capability);
+        const std::string name = "taps=" + std::to_string(taps) + " stride=" + std::to_string(stride) +
+                                 " tile=" + std::to_string(tile) + " C=" + std::to_string(channels) + " " +
+                                 cpu::name_of(capability);
         check_errors(report, data, results, error, name);
         std::printf("relative error %s: forward %.2g, input_grad %.2g, weight_grad %.2g\n", name.c_str(),
                     relative_error(results.output, data.output), relative_error(results.grad_input, data.grad_input),
@@ -276,15 +286,19 @@ void test_error_bounds(Report& report) {
 // More threads than blocks of channels or than slices of tiles are worth: the ways to share the work that few threads
 // never take, one of them with more tiles than transformed pixels are kept of at a time.
 void test_many_threads(Report& report) {
-  const Problem problems[] = {
-      {6, 40, 14, 14, 256}, {4, 130, 14, 14, 160}, {70, 160, 14, 14, 160}, {4, 130, 14, 14, 160, 2, 2, 2, 2, 5}};
+  const Problem problems[] = {{6, 40, 14, 14, 256},
+                              {4, 130, 14, 14, 160},
+                              {70, 160, 14, 14, 160},
+                              {4, 130, 14, 14, 160, 2, 2, 2, 2, 5},
+                              {6, 40, 14, 14, 256, 1, 1, 1, 1, 3, 2},
+                              {4, 130, 14, 14, 160, 1, 1, 1, 1, 3, 2}};
   for (const Problem& problem : problems) {
     const Data data(problem.shape(), Layout::nhwc, true);
     for (const cpu::Capability capability : kCapabilities) {
       if (!cpu::is_supported(capability)) continue;
       cpu::set_capability(capability);
-      for (const auto& [taps, tile, error] : cpu::kWinogradTiles) {
-        if (taps != problem.taps || tile < 4) continue;
+      for (const auto& [taps, stride, tile, error] : cpu::kWinogradTiles) {
+        if (taps != problem.taps || stride != problem.stride || (stride == 1 && tile < 4)) continue;
         g_threads = 12;
         const Results results = data.with_tile(tile), again = data.with_tile(tile);
         g_threads = 1;
@@ -308,6 +322,8 @@ void test_choice(Report& report) {
   const Conv2dShape large_5x5 = Problem{4, 96, 26, 26, 128, 2, 2, 2, 2, 5}.shape();
   Conv2dShape strided = large, dilated = large, grouped = large, wide = large, empty = large;
   strided.stride_h = 2, strided.P = 14;
+  const Conv2dShape strided_both = Problem{4, 128, 24, 24, 128, 1, 1, 1, 1, 3, 2}.shape();
+  const Conv2dShape strided_valid = Problem{4, 128, 24, 24, 128, 0, 0, 0, 0, 3, 2}.shape();
   dilated.dilation_w = 2, dilated.Q = 26;
   grouped.groups = 2;
   wide.S = 5, wide.Q = 26;
@@ -317,11 +333,14 @@ void test_choice(Report& report) {
     report.check(cpu::chosen_algorithm(large, pass) == Conv2dAlgorithm::winograd, "auto: large");
     report.check(cpu::winograd_tile(large, pass) >= 4, "auto: tile of large");
     report.check(cpu::winograd_tile(large_5x5, pass) == 4, "auto: tile of large 5x5");
+    report.check(cpu::winograd_tile(strided_both, pass) == 3, "auto: tile of stride 2");
     report.check(cpu::chosen_algorithm(tiny, pass) == Conv2dAlgorithm::direct, "auto: tiny");
     cpu::set_conv2d_algorithm(Conv2dAlgorithm::direct);
     report.check(cpu::chosen_algorithm(large, pass) == Conv2dAlgorithm::direct, "direct");
     cpu::set_conv2d_algorithm(Conv2dAlgorithm::winograd);
     report.check(cpu::chosen_algorithm(tiny, pass) == Conv2dAlgorithm::winograd, "winograd: tiny");
+    report.check((cpu::winograd_tile(strided_valid, pass) == 3) == (pass != Conv2dPass::input_grad),
+                 "winograd: stride 2 without padding");
     for (const Conv2dShape& impossible : {strided, dilated, grouped, wide, empty}) {
       report.check(cpu::chosen_algorithm(impossible, pass) == Conv2dAlgorithm::direct, "winograd: impossible");
       report.check(cpu::describe_algorithm(impossible, pass) == "direct", "describe: direct");
@@ -330,20 +349,25 @@ void test_choice(Report& report) {
   report.check(cpu::describe_algorithm(large_5x5, Conv2dPass::forward) == "winograd F(4x4,5x5)", "describe");
   report.check(cpu::describe_algorithm(large_5x5, Conv2dPass::weight_grad) == "winograd F(5x5,4x4)",
                "describe the weight gradient");
-
-  const Conv2dShape shape = Problem{2, 64, 16, 16, 64}.shape();
-  const Data data(shape, Layout::nhwc, true);
-  for (const Conv2dAlgorithm algorithm : {Conv2dAlgorithm::winograd, Conv2dAlgorithm::automatic}) {
-    cpu::set_conv2d_algorithm(algorithm);
-    const Results results = data.with_launchers();
-    const auto expected = [&](Conv2dPass pass) { return data.with_tile(cpu::winograd_tile(shape, pass)); };
-    report.check(same_bits(results.output, expected(Conv2dPass::forward).output), "launcher: forward");
-    report.check(same_bits(results.grad_input, expected(Conv2dPass::input_grad).grad_input), "launcher: input_grad");
-    report.check(same_bits(results.grad_weight, expected(Conv2dPass::weight_grad).grad_weight),
-                 "launcher: weight_grad");
+  report.check(cpu::describe_algorithm(strided_both, Conv2dPass::forward) == "winograd F(3x3,3x3) with stride 2",
+               "describe a stride");
+  for (const int64_t stride : {1, 2}) {
+    const Conv2dShape shape = Problem{2, 64, 16, 16, 64, 1, 1, 1, 1, 3, stride}.shape();
+    const Data data(shape, Layout::nhwc, true);
+    for (const Conv2dAlgorithm algorithm : {Conv2dAlgorithm::winograd, Conv2dAlgorithm::automatic}) {
+      cpu::set_conv2d_algorithm(algorithm);
+      const Results results = data.with_launchers();
+      const auto matches = [&](Conv2dPass pass, const std::vector<float> Results::* result) {
+        const int tile = cpu::winograd_tile(shape, pass);
+        return tile == 0 || same_bits(results.*result, data.with_tile(tile).*result);
+      };
+      report.check(matches(Conv2dPass::forward, &Results::output), "launcher: forward");
+      report.check(matches(Conv2dPass::input_grad, &Results::grad_input), "launcher: input_grad");
+      report.check(matches(Conv2dPass::weight_grad, &Results::grad_weight), "launcher: weight_grad");
+    }
+    cpu::set_conv2d_algorithm(Conv2dAlgorithm::direct);
+    check_errors(report, data, data.with_launchers(), 5e-7, "strict");
   }
-  cpu::set_conv2d_algorithm(Conv2dAlgorithm::direct);
-  check_errors(report, data, data.with_launchers(), 5e-7, "strict");
 }
 
 // Before anything else asks for the algorithm.

@@ -87,6 +87,8 @@ EDGES = (
     conv("unbatched", (3, 8, 7), 4, 3, padding=1),
     conv("no_bias", (2, 3, 8, 7), 4, 3, bias=False),
     conv("winograd.odd_tiles", (2, 5, 13, 11), 7, 3, padding=1),
+    conv("winograd.stride_2", (2, 18, 13, 10), 20, 3, padding=1, stride=2),
+    conv("winograd.stride_2_valid", (2, 17, 9, 12), 7, 3, stride=2),
     conv("winograd.5x5", (2, 18, 11, 9), 20, 5, padding=2),
     conv("winograd.5x5_padding_4", (1, 5, 3, 7), 17, 5, padding=(4, 0)),
     conv("winograd.padding_2", (1, 17, 6, 9), 16, 3, padding=(2, 0)),

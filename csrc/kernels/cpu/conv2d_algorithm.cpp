@@ -27,9 +27,11 @@ Conv2dAlgorithm initial() {
                               "'");
 }
 
-bool is_possible(const Conv2dShape& s) {
-  return s.R == s.S && (s.R == 3 || s.R == 5) && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
-         s.dilation_w == 1 && s.groups == 1 && s.N * s.C * s.K * s.P * s.Q > 0;
+bool is_possible(const Conv2dShape& s, Conv2dPass pass) {
+  if (s.R != s.S || s.stride_h != s.stride_w || s.dilation_h != 1 || s.dilation_w != 1 || s.groups != 1) return false;
+  if (s.N * s.C * s.K * s.P * s.Q == 0) return false;
+  if (s.stride_h == 1) return s.R == 3 || s.R == 5;
+  return s.stride_h == 2 && s.R == 3 && (pass != Conv2dPass::input_grad || (s.pad_top == 1 && s.pad_left == 1));
 }
 
 // Times are estimated in multiply-adds, at the rate of the direct kernel on many channels. The constants are measured
@@ -40,10 +42,10 @@ struct Cost {
   double transform[2];  // of a tile and a channel
   double weight[2];     // transforming the weight, per pair of channels
 };
-// By the size of a transformed tile, from 4 on.
+// By the size of a transformed tile, from 4 on; 7 is that of stride 2.
 constexpr Cost kWinogradCosts[] = {
-    {1.0, {125, 145}, {235, 305}}, {1.03, {235, 270}, {300, 360}}, {1.1, {290, 390}, {330, 415}}, {},
-    {1.2, {710, 770}, {440, 600}},
+    {1.0, {125, 145}, {235, 305}},  {1.03, {235, 270}, {300, 360}}, {1.1, {290, 390}, {330, 415}},
+    {1.03, {230, 420}, {430, 500}}, {1.2, {710, 770}, {440, 600}},
 };
 constexpr double kDirectWeight[2] = {25, 35};  // packing it, per tap
 // A transformed weight that stays in the cache costs less.
@@ -72,10 +74,12 @@ ResultMap result_map(const Conv2dShape& s, Conv2dPass pass) {
 }
 
 double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
-  const int size = tile + static_cast<int>(s.R) - 1, is_weight = pass == Conv2dPass::weight_grad;
+  const int size = s.stride_h == 2 ? 2 * tile + 1 : tile + static_cast<int>(s.R) - 1;
+  const int is_weight = pass == Conv2dPass::weight_grad;
   const Cost& cost = kWinogradCosts[size - 4];
   const ResultMap map = result_map(s, pass);
-  const double tiles = static_cast<double>(s.N * ((map.rows + tile - 1) / tile) * ((map.columns + tile - 1) / tile));
+  const int64_t step = pass == Conv2dPass::input_grad ? s.stride_h * tile : tile;
+  const double tiles = static_cast<double>(s.N * ((map.rows + step - 1) / step) * ((map.columns + step - 1) / step));
   const double pairs =
       pass == Conv2dPass::input_grad ? lanes(s.C) * static_cast<double>(s.K) : static_cast<double>(s.C) * lanes(s.K);
   const bool is_cached = static_cast<double>(s.N * (s.C * s.H * s.W + s.K * s.P * s.Q)) <= kCachedElements;
@@ -85,7 +89,8 @@ double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
 }
 
 double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
-  const ResultMap map = result_map(s, pass);
+  // With a stride every tap of the input gradient meets one pixel of grad_output.
+  const ResultMap map = s.stride_h == 1 ? result_map(s, pass) : ResultMap{s.P, s.Q};
   const double c = static_cast<double>(s.C), k = static_cast<double>(s.K);
   const double pairs = pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
                        : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
@@ -125,12 +130,13 @@ const char* name_of(Conv2dAlgorithm algorithm) {
 
 int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
   const Conv2dAlgorithm wanted = conv2d_algorithm();
-  if (wanted == Conv2dAlgorithm::direct || !is_possible(shape) || conv2d_suits_images(shape, sizeof(float))) return 0;
+  if (wanted == Conv2dAlgorithm::direct || !is_possible(shape, pass)) return 0;
+  if (conv2d_suits_images(shape, sizeof(float))) return 0;
   int fastest = 0;
   double least = wanted == Conv2dAlgorithm::automatic ? kWorthwhile * direct_cost(shape, pass)
                                                       : std::numeric_limits<double>::infinity();
   for (const WinogradTile& candidate : kWinogradTiles) {
-    if (candidate.taps != shape.R) continue;
+    if (candidate.taps != shape.R || candidate.stride != shape.stride_h) continue;
     const double cost = winograd_cost(shape, pass, candidate.tile);
     if (cost < least) least = cost, fastest = candidate.tile;
   }
@@ -145,8 +151,11 @@ std::string describe_algorithm(const Conv2dShape& shape, Conv2dPass pass) {
   const int tile = winograd_tile(shape, pass);
   if (tile == 0) return name_of(Conv2dAlgorithm::direct);
   const auto square = [](int64_t size) { return std::to_string(size) + "x" + std::to_string(size); };
-  return pass == Conv2dPass::weight_grad ? "winograd F(" + square(shape.R) + "," + square(tile) + ")"
-                                         : "winograd F(" + square(tile) + "," + square(shape.R) + ")";
+  const std::string stride = shape.stride_h == 1 ? "" : " with stride " + std::to_string(shape.stride_h);
+  return "winograd F(" +
+         (pass == Conv2dPass::weight_grad ? square(shape.R) + "," + square(tile)
+                                          : square(tile) + "," + square(shape.R)) +
+         ")" + stride;
 }
 
 }  // namespace d2l::cpu

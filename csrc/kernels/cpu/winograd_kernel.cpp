@@ -6,6 +6,7 @@
 // n x n input pixels give m x m results of r x r taps (n = m + r - 1): n^2 multiply-adds per channel pair instead of
 // (m r)^2, done as n^2 matrix products of tiles x depth by depth x width in the register tile of winograd_product.h:
 // 2.25x (m = 2), 3.24x (m = 3), 4x (m = 4) or 5.06x (m = 6) fewer for 3x3 taps, 2.78x (m = 2) or 6.25x (m = 4) for 5x5.
+// With stride 2 the taps that meet even pixels make an F(m, 2), the others are multiplied as they are: 1.65x (m = 3).
 // Transforms are vectors over channels; the bias and a ReLU are applied in the output transform, which stores to the
 // result, other activations to the row of tiles that it has just written. Each tile reads (n / m)^2 of its share of the
 // source; the result is written once.
@@ -38,13 +39,14 @@ constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
-template <int M, int kTaps>
+template <typename Scheme>
 struct Driver {
-  static constexpr int kSize = M + kTaps - 1;
+  using Inputs = typename Scheme::Inputs;
+  using Taps = typename Scheme::Taps;
+  using Outputs = typename Scheme::Outputs;
+  static constexpr int M = Outputs::kOut, kTaps = Taps::kIn;
+  static constexpr int kSize = Inputs::kOut;
   static constexpr int kPlanes = kSize * kSize;
-  using Inputs = InputTransform<kSize>;
-  using Taps = TapTransform<kSize, kTaps>;
-  using Outputs = OutputTransform<kSize, M>;
   // Channels summed up from zero before they are added to the others: short sums are more accurate than a long one, and
   // the weights of as many channels stay in the L1 cache.
   static constexpr int64_t kSumDepth = kSize == 8 ? 64 : 128;
@@ -65,12 +67,13 @@ struct Driver {
                 p.weight_row,
                 p.weight_column},
         source{p.source, p.source_layout, p.rows.source, p.columns.source, p.source_channels, 0, p.depth},
-        grid{p.images,
-             ceil_div(p.rows.result, M),
-             ceil_div(p.columns.result, M),
-             M,
-             p.transposed ? p.rows.pad - (kTaps - 1) : -p.rows.pad,
-             p.transposed ? p.columns.pad - (kTaps - 1) : -p.columns.pad} {}
+        grid{p.images,      ceil_div(p.rows.result, M),         ceil_div(p.columns.result, M),
+             Scheme::kStep, first_source(p.rows, p.transposed), first_source(p.columns, p.transposed)} {}
+
+  // Of the first tile. Transposed with a stride the padding is one.
+  static int64_t first_source(const CorrelationAxis& axis, bool transposed) {
+    return transposed ? (axis.stride == 1 ? axis.pad - (kTaps - 1) : 0) : -axis.pad;
+  }
 
   // Transformed pixels: [plane][tile][pixel_stride]. A tile's channels a multiple of 2 KB apart would compete for a few
   // sets of the L1 cache.
@@ -232,7 +235,7 @@ struct Driver {
     const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
     const int64_t tiles = clamp(ceil_div(all, tasks), min(kTilePixels, most), most);
     const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
+    const int64_t scratch = max(transform_scratch(source, grid, Inputs::kIn), result_scratch());
     const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
     parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
       float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
@@ -262,7 +265,7 @@ struct Driver {
   void run_blocks_of_channels() const {
     const int64_t blocks = packing.blocks(), all = grid.count();
     float* pixels = static_cast<float*>(workspace(Workspace::call, bytes_of(kPlanes * pixel_plane(all))));
-    const int64_t scratch = max(transform_scratch(source, grid, kSize), result_scratch());
+    const int64_t scratch = max(transform_scratch(source, grid, Inputs::kIn), result_scratch());
     parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), [&](int64_t begin, int64_t end) {
       float* rest = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch)));
       transform_tiles<Inputs>(source, grid, begin, end, rest, pixels_at(pixels, all), begin);
@@ -305,14 +308,16 @@ struct Driver {
 
 void winograd_correlate(const Correlation<float>& problem, int tile) {
   const bool is_5x5 = problem.rows.taps == 5;
-  if (tile == 2) {
-    is_5x5 ? Driver<2, 5>(problem).run() : Driver<2, 3>(problem).run();
+  if (problem.rows.stride == 2) {
+    problem.transposed ? Driver<BackwardStride2<3>>(problem).run() : Driver<ForwardStride2<3>>(problem).run();
+  } else if (tile == 2) {
+    is_5x5 ? Driver<UnitStride<2, 5>>(problem).run() : Driver<UnitStride<2, 3>>(problem).run();
   } else if (tile == 3) {
-    Driver<3, 3>(problem).run();
+    Driver<UnitStride<3, 3>>(problem).run();
   } else if (tile == 4) {
-    is_5x5 ? Driver<4, 5>(problem).run() : Driver<4, 3>(problem).run();
+    is_5x5 ? Driver<UnitStride<4, 5>>(problem).run() : Driver<UnitStride<4, 3>>(problem).run();
   } else {
-    Driver<6, 3>(problem).run();
+    Driver<UnitStride<6, 3>>(problem).run();
   }
 }
 

@@ -1,4 +1,5 @@
-// The transforms of Winograd's minimal filtering F(m, r), one axis at a time, on registers. Only for kernel sources.
+// The transforms of Winograd's minimal filtering F(m, r), one axis at a time, on registers, and the schemes that they
+// make up. Only for kernel sources.
 //
 //   m outputs of a correlation with r taps = A^T [(G taps) * (B^T inputs)], n = m + r - 1 inputs, n products
 //
@@ -177,6 +178,160 @@ struct OutputTransform {
     o[0] += d[0];
     o[M - 1] += d[N - 1];
   }
+};
+
+// Three taps and a stride of two: the outer taps meet every other input, the inner tap those in between.
+//
+//   y[j] = (g[0] x[2 j] + g[2] x[2 (j + 1)]) + g[1] x[2 j + 1]
+//
+// The bracket is F(m, 2), the rest are m plain products: 2 m + 1 instead of 3 m. The transforms below work on the
+// products of the bracket first, then on the plain ones.
+template <typename Transform>
+D2L_INLINE void apply_to_first(const Floats* d, Floats* o) {
+  Floats from[Transform::kIn], to[Transform::kOut];
+#pragma GCC unroll 8
+  for (int i = 0; i < Transform::kIn; ++i) from[i] = d[i];
+  Transform::apply(from, to);
+#pragma GCC unroll 8
+  for (int i = 0; i < Transform::kOut; ++i) o[i] = to[i];
+}
+
+// The input of the forward pass and of the weight gradient.
+template <int M>
+struct StridedInputTransform {
+  static constexpr int kIn = 2 * M + 1, kOut = 2 * M + 1;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    Floats outer[M + 1];
+#pragma GCC unroll 8
+    for (int i = 0; i <= M; ++i) outer[i] = d[2 * i];
+    apply_to_first<InputTransform<M + 1>>(outer, o);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) o[M + 1 + i] = d[2 * i + 1];
+  }
+};
+
+// Taps in the order outer, outer, inner, which is that of TapOrder for the input gradient, or as they are.
+template <int M, bool kInnerLast>
+struct StridedTapTransform {
+  static constexpr int kIn = 3, kOut = 2 * M + 1;
+
+  static D2L_INLINE void apply(const Floats (&g)[kIn], Floats (&o)[kOut]) {
+    const Floats outer[2] = {g[0], g[kInnerLast ? 1 : 2]};
+    apply_to_first<TapTransform<M + 1, 2>>(outer, o);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) o[M + 1 + i] = g[kInnerLast ? 2 : 1];
+  }
+};
+
+// The results of the forward pass.
+template <int M>
+struct StridedOutputTransform {
+  static constexpr int kIn = 2 * M + 1, kOut = M;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    apply_to_first<OutputTransform<M + 1, M>>(d, o);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) o[i] += d[M + 1 + i];
+  }
+};
+
+// grad_output, for the input gradient: all results but the outer ones of a tile meet both outer taps.
+template <int M>
+struct StridedGradientTransform {
+  static constexpr int kIn = M + 1, kOut = 2 * M + 1;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    apply_to_first<InputTransform<M + 1>>(d, o);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) o[M + 1 + i] = d[i];
+  }
+};
+
+// The input gradient, with a padding of one: the inner tap makes the even elements.
+template <int M>
+struct StridedInputGradientTransform {
+  static constexpr int kIn = 2 * M + 1, kOut = 2 * M;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    Floats outer[M];
+    apply_to_first<OutputTransform<M + 1, M>>(d, outer);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      o[2 * i] = d[M + 1 + i];
+      o[2 * i + 1] = outer[i];
+    }
+  }
+};
+
+// grad_output, for the weight gradient.
+template <int M>
+struct StridedTileTransform {
+  static constexpr int kIn = M, kOut = 2 * M + 1;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    apply_to_first<TapTransform<M + 1, M>>(d, o);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) o[M + 1 + i] = d[i];
+  }
+};
+
+// The weight gradient.
+template <int M>
+struct StridedWeightGradientTransform {
+  static constexpr int kIn = 2 * M + 1, kOut = 3;
+
+  static D2L_INLINE void apply(const Floats (&d)[kIn], Floats (&o)[kOut]) {
+    Floats outer[2];
+    apply_to_first<OutputTransform<M + 1, 2>>(d, outer);
+    o[0] = outer[0];
+    o[2] = outer[1];
+    o[1] = d[M + 1];
+#pragma GCC unroll 8
+    for (int i = 1; i < M; ++i) o[1] += d[M + 1 + i];
+  }
+};
+
+// What the drivers are made of. Inputs, Taps and Outputs of a correlation: kStep source pixels from a tile to the next.
+template <int M, int R>
+struct UnitStride {
+  using Inputs = InputTransform<M + R - 1>;
+  using Taps = TapTransform<M + R - 1, R>;
+  using Outputs = OutputTransform<M + R - 1, M>;
+  static constexpr int kStep = M;
+};
+
+template <int M>
+struct ForwardStride2 {
+  using Inputs = StridedInputTransform<M>;
+  using Taps = StridedTapTransform<M, false>;
+  using Outputs = StridedOutputTransform<M>;
+  static constexpr int kStep = 2 * M;
+};
+
+template <int M>
+struct BackwardStride2 {
+  using Inputs = StridedGradientTransform<M>;
+  using Taps = StridedTapTransform<M, true>;
+  using Outputs = StridedInputGradientTransform<M>;
+  static constexpr int kStep = M;
+};
+
+// Inputs, Gradients and Sums of a weight gradient: kStep input pixels from a tile to the next.
+template <int M, int R>
+struct WeightUnitStride {
+  using Inputs = InputTransform<M + R - 1>;
+  using Gradients = TapTransform<M + R - 1, M>;
+  using Sums = OutputTransform<M + R - 1, R>;
+  static constexpr int kStep = M;
+};
+
+template <int M>
+struct WeightStride2 {
+  using Inputs = StridedInputTransform<M>;
+  using Gradients = StridedTileTransform<M>;
+  using Sums = StridedWeightGradientTransform<M>;
+  static constexpr int kStep = 2 * M;
 };
 
 // Both axes: load(i, j) gives element j of row i, store(i, j, value) takes it.

@@ -35,13 +35,14 @@ constexpr int64_t kGrain = 1 << 18;
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
-template <int R, int kTaps>
+template <typename Scheme>
 struct Driver {
-  static constexpr int kSize = R + kTaps - 1;
+  using Inputs = typename Scheme::Inputs;
+  using Gradients = typename Scheme::Gradients;
+  using Sums = typename Scheme::Sums;
+  static constexpr int R = Gradients::kIn, kTaps = Sums::kOut;
+  static constexpr int kSize = Inputs::kOut;
   static constexpr int kPlanes = kSize * kSize;
-  using Inputs = InputTransform<kSize>;
-  using Gradients = TapTransform<kSize, R>;
-  using Sums = OutputTransform<kSize, kTaps>;
   // Tiles summed up from zero before they are added to the others: short sums are more accurate than a long one.
   static constexpr int64_t kSumTiles = kSize == 8 ? 64 : 128;
 
@@ -56,7 +57,8 @@ struct Driver {
                 p.weight_width, p.weight_row, p.weight_column},
         input{p.input, p.input_layout, p.rows.source, p.columns.source, p.input_channels, 0, p.depth},
         gradient{p.grad_output, p.output_layout, p.rows.result, p.columns.result, p.output_channels, 0, p.width},
-        input_grid{p.images, ceil_div(p.rows.result, R), ceil_div(p.columns.result, R), R, -p.rows.pad, -p.columns.pad},
+        input_grid{p.images,      ceil_div(p.rows.result, R), ceil_div(p.columns.result, R), Scheme::kStep, -p.rows.pad,
+                   -p.columns.pad},
         gradient_grid{p.images, ceil_div(p.rows.result, R), ceil_div(p.columns.result, R), R, 0, 0} {}
 
   int64_t tiles() const { return input_grid.count(); }
@@ -68,7 +70,7 @@ struct Driver {
   int64_t input_size(int64_t count) const { return kPlanes * pixel_plane(count, problem.depth); }
   int64_t gradient_size(int64_t count) const { return kPlanes * pixel_plane(count, problem.width); }
   int64_t scratch_size() const {
-    return max(transform_scratch(input, input_grid, kSize), transform_scratch(gradient, gradient_grid, R));
+    return max(transform_scratch(input, input_grid, Inputs::kIn), transform_scratch(gradient, gradient_grid, R));
   }
 
   // Sums of a block of k and `channels` channels of the input: [plane][channel][width of the block]
@@ -272,14 +274,16 @@ struct Driver {
 
 void winograd_weight_gradient(const WeightGradient<float>& problem, int tile) {
   const bool is_5x5 = problem.rows.taps == 5;
-  if (tile == 2) {
-    is_5x5 ? Driver<2, 5>(problem).run() : Driver<2, 3>(problem).run();
+  if (problem.rows.stride == 2) {
+    Driver<WeightStride2<3>>(problem).run();
+  } else if (tile == 2) {
+    is_5x5 ? Driver<WeightUnitStride<2, 5>>(problem).run() : Driver<WeightUnitStride<2, 3>>(problem).run();
   } else if (tile == 3) {
-    Driver<3, 3>(problem).run();
+    Driver<WeightUnitStride<3, 3>>(problem).run();
   } else if (tile == 4) {
-    is_5x5 ? Driver<4, 5>(problem).run() : Driver<4, 3>(problem).run();
+    is_5x5 ? Driver<WeightUnitStride<4, 5>>(problem).run() : Driver<WeightUnitStride<4, 3>>(problem).run();
   } else {
-    Driver<6, 3>(problem).run();
+    Driver<WeightUnitStride<6, 3>>(problem).run();
   }
 }
 
