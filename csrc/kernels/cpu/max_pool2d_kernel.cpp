@@ -14,23 +14,6 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 namespace {
 
-template <typename Values, typename Codes>
-D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& best, Codes& best_code) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
-    const __m512 v = (__m512)value;
-    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GT_OQ) |
-                                                  _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
-    best = (Values)_mm512_mask_mov_ps((__m512)best, wins, v);
-    best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
-    return;
-  }
-#endif
-  const auto wins = (value > best) | (value != value);
-  best = wins ? value : best;
-  best_code = wins ? code : best_code;
-}
-
 // The maxima of n neighbouring windows; store_codes_at(i, codes) gets what first_codes(i) and the taps make of the
 // offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap.
 template <typename T, typename FirstCodes, typename StoreCodes>
@@ -62,6 +45,21 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
       store_codes_at(count, i + b * kCount, codes[b]);
     }
   });
+}
+
+// The same for fewer windows than a register has lanes, of a source that may be read beyond them.
+template <typename T, typename Offset>
+D2L_INLINE void max_of_few(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n,
+                           vec_t<lane_t<T>> codes, T* output, Offset* offsets) {
+  vec_t<T> best = broadcast(-static_cast<T>(__builtin_inf()));
+  for (const Tap* row = rows.begin; row != rows.end; ++row) {
+    for (const Tap* column = columns.begin; column != columns.end; ++column) {
+      const auto code = broadcast(static_cast<lane_t<T>>(row->code + column->code));
+      replace_where_greater_or_nan(load(source + row->place * row_pitch + column->place), code, best, codes);
+    }
+  }
+  store_partial(output, best, n);
+  if (offsets != nullptr) store_first_codes<lane_t<T>>(offsets, codes, n);
 }
 
 template <int kCount, int kBlocks, typename T, typename Offset>
@@ -110,6 +108,18 @@ D2L_INLINE void write_gradients(const T* grad_output, const Offset* offsets, int
     }
     for (int b = 0; b < kBlocks; ++b) store_pack(grad_input + i + b * kCount, sum[b]);
   });
+}
+
+// The same for fewer elements than a register has lanes, of a source that may be read beyond them.
+template <typename T, typename Offset>
+D2L_INLINE void write_few_gradients(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
+                                    TapRange columns, int64_t n, T* grad_input) {
+  constexpr int kCount = kLanes<T>;
+  pack_t<T, kCount> sum[1] = {};
+  for (const Tap* row = rows.begin; row != rows.end; ++row) {
+    add_matching_taps<kCount, 1>(grad_output, offsets, row_pitch, *row, columns, 0, sum);
+  }
+  store_partial(grad_input, sum[0], n);
 }
 
 // A row whose elements belong to the two phases of stride 2 in turn.
@@ -218,6 +228,12 @@ void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first
       const TapRange rows = taps_of(work.row_taps, p);
       const auto first_row = static_cast<lane_t<T>>(first_code(rows));
       const int64_t at = (plane * work.rows + p) * work.columns;
+      if (work.copies_rows && work.columns < kLanes<T>) {
+        const auto codes = load_codes<lane_t<T>, kLanes<T>>(first_columns) + first_row;
+        max_of_few(source, row_pitch, rows, columns, work.columns, codes, output + at,
+                   offsets == nullptr ? nullptr : offsets + at);
+        continue;
+      }
       const auto first_codes = [&](auto count, int64_t i) {
         return load_codes<lane_t<T>, count.value>(first_columns + i) + first_row;
       };
@@ -259,7 +275,10 @@ void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, co
     for (int64_t h = band.begin; h < band.end; ++h) {
       const TapRange rows = taps_of(work.row_taps, h);
       T* row = grad_input + (plane * work.rows + h) * work.columns;
-      if (work.stride == 1) {
+      if (work.stride == 1 && work.copies_rows && work.columns < kLanes<T>) {
+        write_few_gradients(source + work.pad, source_offsets + work.pad, row_pitch, rows, taps_of(work.column_taps, 0),
+                            work.columns, row);
+      } else if (work.stride == 1) {
         write_gradients(source + work.pad, source_offsets + work.pad, row_pitch, rows, taps_of(work.column_taps, 0),
                         work.columns, row);
       } else {

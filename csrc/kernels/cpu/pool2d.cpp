@@ -88,6 +88,18 @@ bool write_tiles(const Pool2dShape& shape, Layout layout, Write&& write) {
   return true;
 }
 
+// The same for the forward pass. Other ways to a maximum take longer than other ways to a sum: fewer lanes will do.
+template <typename T, typename Write>
+bool write_tile_blocks(const Pool2dShape& shape, Layout layout, bool maximum, Write&& write) {
+  const int64_t channels = layout == Layout::nhwc ? shape.C : 1;
+  if (!Tiles::cover(shape) || channels > movable_lanes<T>()) return false;
+  const TileBlocks blocks(shape, channels, movable_lanes<T>(), maximum ? 4 : 2);
+  if (!blocks.is_fast()) return false;
+  parallel_units(shape.N * shape.C / channels * shape.P, elements_of(shape),
+                 [&](Span units) { write(blocks.view(), units); });
+  return true;
+}
+
 // Where an offset points to. Outside the map for a window that has no tap inside.
 struct Place {
   int64_t h, w;
@@ -170,7 +182,7 @@ void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phase
   const int64_t row_elements = work.stride * work.phase_length;
   set_bands(work, row_elements * static_cast<int64_t>(sizeof(T)) * ceil_div(shape.H, shape.P));
 
-  std::vector<Offset> first_columns(static_cast<size_t>(shape.Q));
+  std::vector<Offset> first_columns(static_cast<size_t>(shape.Q + kMostLanes));
   for (int64_t q = 0; q < shape.Q; ++q) {
     const Window window = shape.columns(q);
     const int64_t skipped = window.begin < 0 ? ceil_div(-window.begin, window.step) : 0;
@@ -178,7 +190,7 @@ void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phase
     first_columns[static_cast<size_t>(q)] = static_cast<Offset>(any ? skipped : 0);
   }
   const size_t scratch_size =
-      work.copies_rows ? static_cast<size_t>(rows.largest_span(work.band_rows) * row_elements) : 0;
+      work.copies_rows ? static_cast<size_t>(rows.largest_span(work.band_rows) * row_elements + kMostLanes) : 0;
   parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
     std::vector<T> scratch(scratch_size, -std::numeric_limits<T>::infinity());
     D2L_CALL_BEST(max_pool2d_nchw, work, input, first_columns.data(), output, offsets, scratch.data(), units);
@@ -199,7 +211,7 @@ void max_pool2d_input_grad_phased_nchw(const Pool2dShape& shape, const PhasedCol
   work.copies_rows = work.margin > 0 || work.phase_length > shape.Q;
   const int64_t row_elements = work.margin + work.phase_length;
   set_bands(work, row_elements * static_cast<int64_t>(sizeof(T) + sizeof(Offset)));
-  const int64_t scratch_size = work.copies_rows ? rows.largest_span(work.band_rows) * row_elements : 0;
+  const int64_t scratch_size = work.copies_rows ? rows.largest_span(work.band_rows) * row_elements + kMostLanes : 0;
   parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
     std::vector<T> scratch(static_cast<size_t>(scratch_size));
     std::vector<Offset> offset_scratch(static_cast<size_t>(scratch_size));
@@ -319,6 +331,11 @@ void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
 template <typename T, typename Offset>
 void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output, Offset* offsets) {
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
+  if (write_tile_blocks<T>(shape, layout, true, [&](const Pool2dTileBlocks& work, Span units) {
+        D2L_CALL_BEST(max_pool2d_tiles, work, input, output, offsets, units);
+      })) {
+    return;
+  }
   if (runs_over_channels(shape, layout)) {
     const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
     const AxisTable columns = tabulate_windows({shape, false}, shape.C, 1);
@@ -379,9 +396,14 @@ void max_pool2d_indices(const Pool2dShape& shape, Layout layout, const Offset* o
 template <typename T>
 void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output) {
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
-  if (!runs_over_channels(shape, layout)) return avg_pool2d_in_nchw(shape, input, output);
   const Divisors<T> divisors(shape);
   const WindowSizes<T> sizes = divisors.view();
+  if (write_tile_blocks<T>(shape, layout, false, [&](const Pool2dTileBlocks& work, Span units) {
+        D2L_CALL_BEST(avg_pool2d_tiles, work, sizes.uniform, input, output, units);
+      })) {
+    return;
+  }
+  if (!runs_over_channels(shape, layout)) return avg_pool2d_in_nchw(shape, input, output);
   const AxisTable rows = tabulate_windows({shape, true}, 1, 0);
   const AxisTable columns = tabulate_windows({shape, false}, shape.C, 0);
   const Pool2dNhwc work = forward_nhwc(shape, rows, columns);

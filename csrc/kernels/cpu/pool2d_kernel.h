@@ -65,6 +65,10 @@ struct WindowSizes {
   T uniform;
 };
 
+// Lanes of the longest register: the scratch memory of maxima and the first columns end in that many elements that are
+// only read.
+constexpr int64_t kMostLanes = 16;
+
 // `scratch` comes filled with the identity of the operation (-infinity for a maximum, else zero); kernels write only
 // what lies inside the map.
 #define D2L_POOL2D_KERNELS(capability)                                                                                \

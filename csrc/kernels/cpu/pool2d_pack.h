@@ -130,6 +130,37 @@ D2L_INLINE void store_codes(Offset* to, pack_t<Code, kCount> codes) {
   store_pack(to, __builtin_convertvector(codes, pack_t<Offset, kCount>));
 }
 
+// The codes of the first `count` lanes.
+template <typename Code, typename Offset>
+D2L_INLINE void store_first_codes(Offset* to, vec_t<Code> codes, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Offset) == 1 && sizeof(Code) == 4) {
+    _mm512_mask_cvtepi32_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1), (__m512i)codes);
+    return;
+  }
+#endif
+  Offset all[kLanes<Code>];
+  store_codes<Code, kLanes<Code>>(all, codes);
+  for (int64_t i = 0; i < count; ++i) to[i] = all[i];
+}
+// A NaN is greater than all before it.
+template <typename Values, typename Codes>
+D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& best, Codes& best_code) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
+    const __m512 v = (__m512)value;
+    const __mmask16 wins = static_cast<__mmask16>(_mm512_cmp_ps_mask(v, (__m512)best, _CMP_GT_OQ) |
+                                                  _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
+    best = (Values)_mm512_mask_mov_ps((__m512)best, wins, v);
+    best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
+    return;
+  }
+#endif
+  const auto wins = (value > best) | (value != value);
+  best = wins ? value : best;
+  best_code = wins ? code : best_code;
+}
+
 // Calls body(Int<count>, Int<blocks>, i) so that [i, i + count * blocks) cover [0, n). The last call may cover elements
 // that were covered before: body must give the same results again, and must not accumulate in memory.
 template <int kCount, int kBlocks, typename Body>

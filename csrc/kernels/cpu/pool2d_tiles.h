@@ -62,4 +62,30 @@ class Tiles {
   std::vector<uint8_t> sources_, taps_;
 };
 
+// The windows of the forward pass by blocks, if these fill at least one in `share` of the lanes.
+class TileBlocks {
+ public:
+  TileBlocks(const Pool2dShape& shape, int64_t channels, int64_t lanes, int64_t share) {
+    const int64_t S = shape.S;
+    const int64_t block = std::min({lanes / channels, 2 * lanes / (S * channels), shape.Q});
+    work_ = {shape.P, shape.Q, shape.H, shape.W, shape.R, S, channels, block, nullptr};
+    if (block < 2 || share * block * channels < lanes) return;
+    places_.resize(static_cast<size_t>(S * lanes));
+    for (int64_t s = 0; s < S; ++s) {
+      for (int64_t i = 0; i < block * channels; ++i) {
+        places_[static_cast<size_t>(s * lanes + i)] =
+            static_cast<uint8_t>((i / channels * S + s) * channels + i % channels);
+      }
+    }
+    work_.places = places_.data();
+  }
+
+  bool is_fast() const { return work_.places != nullptr; }
+  const Pool2dTileBlocks& view() const { return work_; }
+
+ private:
+  Pool2dTileBlocks work_;
+  std::vector<uint8_t> places_;
+};
+
 }  // namespace d2l::cpu

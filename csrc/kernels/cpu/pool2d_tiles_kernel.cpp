@@ -1,11 +1,16 @@
-// Gradients of pooling over windows that lie side by side: each input pixel belongs to one window at most, so that a
-// window writes the gradients of its pixels and nothing is gathered.
+// Pooling over windows that lie side by side.
+//
+// Gradients: each input pixel belongs to one window at most, so that a window writes the gradients of its pixels and
+// nothing is gathered.
 //
 //   grad_input[p * R + r, q * S + s] = grad_output[p,q] where offsets[p,q] = r * S + s, else 0     (maximum)
 //   grad_input[p * R + r, q * S + s] = grad_output[p,q] / (R * S)                                  (average)
 //
 // Bytes: each tensor once. Threads share rows of windows. With many channels vectors run over them; with few (one, in
 // NCHW) over whole rows of the input, for which a table says where each lane's window is among a register of windows.
+//
+// Forward with few channels: the pixels of a block of windows are two registers, from which a table picks those of one
+// tap. Maxima and sums are made in the order of the taps, as elsewhere.
 #include "kernels/cpu/pool2d_tiles_kernel.h"
 #include "kernels/cpu/pool2d_pack.h"
 
@@ -135,7 +140,85 @@ D2L_INLINE void write_tiles(const Pool2dTiles& work, T size, const T* grad_outpu
   }
 }
 
+#if defined(__AVX2__)
+// Calls start(), tap(pixels, code) for each tap of a block of windows, and finish(first output, outputs, whole): where
+// `whole` is set, a whole register may be written, since what it holds too much is written again later. Loads and
+// stores of parts of registers take much longer.
+template <typename T, typename Start, typename OnTap, typename Finish>
+D2L_INLINE void for_each_block(const Pool2dTileBlocks& work, const T* input, Span units, Start&& start, OnTap&& tap,
+                               Finish&& finish) {
+  using Code = lane_t<T>;
+  constexpr int64_t kCount = kLanes<T>;
+  const int64_t channels = work.channels, pitch = work.source_columns * channels, span = work.block * work.S * channels;
+  const int64_t low = min(span, kCount), high = span - low, last = units.end - 1;
+  const int64_t written = units.end * work.columns * channels;
+  const T* const end = input + (last / work.rows * work.source_rows + (last % work.rows + 1) * work.R) * pitch;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const T* const rows = input + (unit / work.rows * work.source_rows + unit % work.rows * work.R) * pitch;
+    for (int64_t q = 0; q < work.columns; q += work.block) {
+      const int64_t first = min(q, work.columns - work.block);  // the last block may repeat some windows
+      start();
+      Code code = 0;
+      for (int64_t r = 0; r < work.R; ++r) {
+        const T* const from = rows + r * pitch + first * work.S * channels;
+        prefetch_ahead(from);
+        const bool inside = end - from >= 2 * kCount;
+        const auto near = inside ? load(from) : load_partial(from, low);
+        const auto far = inside ? load(from + kCount) : high > 0 ? load_partial(from + kCount, high) : vec_t<T>{};
+        for (int64_t s = 0; s < work.S; ++s, ++code) {
+          const auto places = load_codes<Code, kCount>(work.places + s * kCount);
+          tap(__builtin_shuffle(near, far, places), code);
+        }
+      }
+      const int64_t at = (unit * work.columns + first) * channels;
+      finish(at, work.block * channels, at + kCount <= written);
+    }
+  }
+}
+#endif
+
 }  // namespace
+
+template <typename T, typename Offset>
+void max_pool2d_tiles(const Pool2dTileBlocks& work, const T* input, T* output, Offset* offsets, Span units) {
+#if defined(__AVX2__)
+  using Code = lane_t<T>;
+  vec_t<T> best{};
+  vec_t<Code> codes{};
+  for_each_block(
+      work, input, units,
+      [&] {
+        best = broadcast(-static_cast<T>(__builtin_inf()));
+        codes = vec_t<Code>{};
+      },
+      [&](vec_t<T> pixels, Code code) { replace_where_greater_or_nan(pixels, broadcast(code), best, codes); },
+      [&](int64_t at, int64_t count, bool whole) {
+        if (whole) {
+          store(output + at, best);
+          if (offsets != nullptr) store_codes<Code, kLanes<T>>(offsets + at, codes);
+        } else {
+          store_partial(output + at, best, count);
+          if (offsets != nullptr) store_first_codes<Code>(offsets + at, codes, count);
+        }
+      });
+#endif
+}
+
+template <typename T>
+void avg_pool2d_tiles(const Pool2dTileBlocks& work, T size, const T* input, T* output, Span units) {
+#if defined(__AVX2__)
+  vec_t<T> sum{};
+  for_each_block(
+      work, input, units, [&] { sum = vec_t<T>{}; }, [&](vec_t<T> pixels, lane_t<T>) { sum += pixels; },
+      [&](int64_t at, int64_t count, bool whole) {
+        if (whole) {
+          store(output + at, sum / size);
+        } else {
+          store_partial(output + at, sum / size, count);
+        }
+      });
+#endif
+}
 
 template <typename T, typename Offset>
 void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const T* grad_output, const Offset* offsets, T* grad_input,
@@ -148,8 +231,9 @@ void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, T size, const T* grad_
   write_tiles<false, T, uint8_t>(work, size, grad_output, nullptr, grad_input, units);
 }
 
-#define D2L_INSTANTIATE(T, Offset) \
-  template void max_pool2d_input_grad_tiles(const Pool2dTiles&, const T*, const Offset*, T*, Span);
+#define D2L_INSTANTIATE(T, Offset)                                                                  \
+  template void max_pool2d_input_grad_tiles(const Pool2dTiles&, const T*, const Offset*, T*, Span); \
+  template void max_pool2d_tiles(const Pool2dTileBlocks&, const T*, T*, Offset*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
@@ -158,5 +242,7 @@ D2L_INSTANTIATE(double, int32_t)
 
 template void avg_pool2d_input_grad_tiles(const Pool2dTiles&, float, const float*, float*, Span);
 template void avg_pool2d_input_grad_tiles(const Pool2dTiles&, double, const double*, double*, Span);
+template void avg_pool2d_tiles(const Pool2dTileBlocks&, float, const float*, float*, Span);
+template void avg_pool2d_tiles(const Pool2dTileBlocks&, double, const double*, double*, Span);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

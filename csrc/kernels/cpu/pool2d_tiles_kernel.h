@@ -21,6 +21,16 @@ struct Pool2dTiles {
   const uint8_t* taps;
 };
 
+// The same windows for the forward pass, where pixels have few channels: `block` windows at a time fill a register, and
+// their pixels of one row two registers. For each tap s and each lane, padded to a whole register: where its pixel is.
+struct Pool2dTileBlocks {
+  int64_t rows, columns;
+  int64_t source_rows, source_columns;
+  int64_t R, S;
+  int64_t channels, block;
+  const uint8_t* places;
+};
+
 #define D2L_POOL2D_TILES_KERNELS(capability)                                                                          \
   namespace capability {                                                                                              \
   template <typename T, typename Offset>                                                                              \
@@ -28,6 +38,10 @@ struct Pool2dTiles {
                                    T* grad_input, Span units);                                                        \
   template <typename T>                                                                                               \
   void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, T size, const T* grad_output, T* grad_input, Span units); \
+  template <typename T, typename Offset>                                                                              \
+  void max_pool2d_tiles(const Pool2dTileBlocks& work, const T* input, T* output, Offset* offsets, Span units);        \
+  template <typename T>                                                                                               \
+  void avg_pool2d_tiles(const Pool2dTileBlocks& work, T size, const T* input, T* output, Span units);                 \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_TILES_KERNELS)
