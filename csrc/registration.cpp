@@ -32,6 +32,11 @@ TORCH_LIBRARY(d2lkernels, m) {
       "conv2d_avg_pool2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, str activation, int[2] pool_size, int[2] pool_stride, int[2] pool_padding, bool ceil_mode, "
       "bool count_include_pad, bool keep) -> (Tensor output, Tensor activated)");
+  m.def(
+      "conv2d_avg_pool2d_grad(Tensor grad_output, Tensor? activated, Tensor input, Tensor weight, int[2] stride, "
+      "int[4] padding, int[2] dilation, int groups, str activation, int[2] pool_size, int[2] pool_stride, "
+      "int[2] pool_padding, bool ceil_mode, bool count_include_pad, bool needs_input_grad, bool needs_bias_grad) "
+      "-> (Tensor grad_input, Tensor grad_weight, Tensor grad_bias)");
 
   m.def(
       "max_pool2d(Tensor input, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode) "

@@ -6,7 +6,7 @@
 //   activation alone     the output: the derivatives of ReLU, sigmoid and tanh follow from their values
 //   with a max pool      the output and the offsets: all the activations grow with their argument, so that a maximum's
 //                        derivative follows from the pooled value
-//   with an avg pool     the activated map
+//   with an avg pool     the activated map; conv2d_avg_pool2d_grad is its backward in one op
 // The backward consists of differentiable ops, so that double backward costs no further kernel.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
@@ -29,6 +29,7 @@
 #include "kernels/cpu/workspace.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_fused.h"
 #include "ops/pool2d.h"
 
 namespace d2l {
@@ -41,14 +42,6 @@ using c10::SymIntArrayRef;
 using OptionalTensor = std::optional<Tensor>;
 
 // ---- pools, called like ops of their own -------------------------------------------------------------------------
-
-struct PoolOptions {
-  IntArrayRef size, stride, padding;
-  bool ceil_mode;
-  bool count_include_pad = true;  // average
-
-  PoolWindow window(const char* op) const { return PoolWindow::regular(op, size, stride, padding, {1, 1}); }
-};
 
 std::tuple<Tensor, Tensor> call_max_pool(const Tensor& map, const PoolOptions& pool, bool keep) {
   using WithOffsets =
@@ -67,8 +60,6 @@ Tensor call_avg_pool(const Tensor& map, const PoolOptions& pool) {
   static const auto op = find_op<Op>("d2lkernels::avg_pool2d");
   return op.call(map, pool.size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad, std::nullopt);
 }
-
-Tensor nothing_like(const Tensor& tensor) { return at::empty({0}, tensor.options().memory_format(std::nullopt)); }
 
 // ---- kernels on CPU and CUDA -----------------------------------------------------------------------------------
 
@@ -93,16 +84,6 @@ void for_image_blocks(const Conv2dShape& shape, int64_t element_bytes, Function&
       function(block * images, std::min(images, shape.N - block * images));
     }
   });
-}
-
-// Windows of 2x2 side by side, which cpu::conv2d_images averages. The last row of an odd map is in none of them.
-bool is_images_pool(const Pool2dShape& pool) {
-  return pool.R == 2 && pool.S == 2 && pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 && pool.pad_w == 0 &&
-         pool.P == pool.H / 2 && pool.Q == pool.W / 2;
-}
-
-cpu::WeightStrides weight_strides(const Tensor& weight) {
-  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
 
 bool runs_in_blocks(const Tensor& input, const Conv2dShape& shape) {
@@ -310,19 +291,10 @@ bool needs_bias_grad(AutogradContext* ctx) {
   return ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
 }
 
-// The gradients of what the activation was applied to, and of the bias if that is needed.
 std::tuple<Tensor, Tensor> activation_grads(AutogradContext* ctx, const Tensor& grad, const Tensor& output) {
-  const Activation activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
-  if (activation == Activation::none) {
-    static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
-    return {grad, needs_bias_grad(ctx) ? bias_grad.call(grad) : Tensor()};
-  }
-  if (!needs_bias_grad(ctx)) {
-    return {activation_input_grad(activation, grad, output), Tensor()};
-  }
-  using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
-  static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
-  return fused.call(grad, output, ctx->saved_data["activation_name"].toStringRef());
+  return activation_grads(ctx->saved_data["activation_name"].toStringRef(),
+                          static_cast<Activation>(ctx->saved_data["activation"].toInt()), needs_bias_grad(ctx), grad,
+                          output);
 }
 
 void save_convolution(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -413,8 +385,9 @@ struct Conv2dAvgPool2d : torch::autograd::Function<Conv2dAvgPool2d> {
         call_conv2d_avg_pool2d(input, weight, bias, stride, padding, dilation, groups, activation, pool_size,
                                pool_stride, pool_padding, ceil_mode, count_include_pad, true);
     const Activation kind = activation_of("conv2d_avg_pool2d", activation);
+    // conv2d_avg_pool2d_grad takes the weight for its size, too.
     save_convolution(ctx, input, weight, bias, options, activation, kind,
-                     kind == Activation::none ? Tensor() : activated, Tensor());
+                     kind == Activation::none ? Tensor() : activated, weight.requires_grad() ? weight : Tensor());
     save_pool(ctx, conv2d_output_size(input, weight, bias, options));
     std::vector<int64_t> numbers = {pool_size[0], pool_size[1]};
     if (pool_stride.empty()) pool_stride = pool_size;
@@ -431,13 +404,23 @@ struct Conv2dAvgPool2d : torch::autograd::Function<Conv2dAvgPool2d> {
     const auto saved = ctx->get_saved_variables();
     Tensor grad = grads[1];
     if (grads[0].defined()) {
-      using InputGrad = Tensor(const Tensor&, SymIntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool, bool,
-                               std::optional<int64_t>);
-      static const auto input_grad = find_op<InputGrad>("d2lkernels::avg_pool2d_input_grad");
-      const std::vector<int64_t> pool = ctx->saved_data["pool"].toIntVector();
-      const Tensor spread =
-          input_grad.call(grads[0], ctx->saved_data["map_size"].toSymIntVector(), IntArrayRef(&pool[0], 2),
-                          IntArrayRef(&pool[2], 2), IntArrayRef(&pool[4], 2), pool[6] != 0, pool[7] != 0, std::nullopt);
+      const std::vector<int64_t> numbers = ctx->saved_data["pool"].toIntVector();
+      const PoolOptions pool{IntArrayRef(&numbers[0], 2), IntArrayRef(&numbers[2], 2), IntArrayRef(&numbers[4], 2),
+                             numbers[6] != 0, numbers[7] != 0};
+      if (!grad.defined() && ctx->needs_input_grad(1)) {
+        const SavedGeometry geometry(ctx);
+        const OptionalTensor activated = saved[2].defined() ? OptionalTensor(saved[2]) : std::nullopt;
+        const bool needs_input_grad = ctx->needs_input_grad(0);
+        auto [grad_input, grad_weight, grad_bias] = call_conv2d_avg_pool2d_grad(
+            grads[0], activated, saved[0], saved[3],
+            {geometry.stride(), geometry.padding(), geometry.dilation(), geometry.groups()},
+            ctx->saved_data["activation_name"].toStringRef(), pool, needs_input_grad, needs_bias_grad(ctx));
+        if (needs_input_grad) result[0] = grad_input;
+        result[1] = grad_weight;
+        if (needs_bias_grad(ctx)) result[2] = grad_bias;
+        return result;
+      }
+      const Tensor spread = call_avg_pool_grad(grads[0], ctx->saved_data["map_size"].toSymIntVector(), pool);
       grad = grad.defined() ? at::add(grad, spread) : spread;
     }
     if (!grad.defined()) return result;

@@ -50,6 +50,7 @@ def register() -> None:
         rule(op.default, _axis_rule(op.default))
     rule("d2lkernels::dropout", _dropout)
     for op, tensors in (
+        (ops.conv2d_avg_pool2d_grad, 4),
         (ops.cross_entropy, 3),
         (ops.cross_entropy_input_grad, 6),
         (ops.mse_loss, 2),

@@ -108,6 +108,23 @@ def _dispatched(name: str):
     return arguments
 
 
+def _avg_pool_grads(device: str) -> list[tuple]:
+    """Arguments of conv2d_avg_pool2d_grad: by the ops of its parts, and by the kernel for many small maps."""
+    found = []
+    for images, pads in ((2, (1, 1)), (49, (0, 0))):
+        for activation in ("none", "relu", "sigmoid", "tanh"):
+            output, map = ((images, 4, 4, 4), (images, 4, 6, 6)) if pads[0] else ((images, 4, 3, 3), (images, 4, 6, 6))
+            sizes = (output, map, (images, 3, 6, 6), (4, 3, 3, 3))
+            tensors: list = [Input(size).make(7, torch.float32, device).requires_grad_() for size in sizes]
+            if activation == "none":
+                tensors[1] = None
+            rest = ((1, 1), (1, 1, 1, 1), (1, 1), 1, activation, (2, 2), (2, 2), pads, False, True)
+            found.append((*tensors, *rest, True, True))
+    # Without gradients the first and the last result may be empty.
+    plain = [one.detach() if isinstance(one, torch.Tensor) else one for one in found[-1]]
+    return [*found, tuple(plain), (*plain[:-2], False, False)]
+
+
 def _errors(name: str) -> tuple[ErrorSample, ...]:
     input, weight = Input((2, 3, 8, 8)), Input((4, 3, 3, 3))
     return (
@@ -127,7 +144,10 @@ def _spec(name: str, native_pool, reference_pool, **pool) -> OpSpec:
         function=getattr(ops, name),
         native=_composition(F.conv2d, native_pool),
         reference=_composition(references.conv2d, reference_pool),
-        dispatcher_ops={name: _dispatched(name)},
+        dispatcher_ops={
+            name: _dispatched(name),
+            **({"conv2d_avg_pool2d_grad": _avg_pool_grads} if name == "conv2d_avg_pool2d" else {}),
+        },
         samples=_samples(**pool),
         tiny=_tiny(**pool),
         errors=_errors(name),

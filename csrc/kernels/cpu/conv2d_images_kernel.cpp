@@ -178,11 +178,12 @@ struct Gradients {
       if (copies_grad) {
         outer.read(source, images);
         if (needs_output) grad.read(problem.output + first * grad.image_elements(), images);
-        visit_activation(problem.activation, [&](auto kind) { differentiate<kind>(outer, grad); });
+        visit_activation(problem.activation,
+                         [&](auto kind) { differentiate<kind>(outer, grad, sums + weights() * kLanes<T>); });
       } else {
         grad.read(source, images);
+        if (problem.grad_bias != nullptr) add_bias(grad, sums + weights() * kLanes<T>);
       }
-      if (problem.grad_bias != nullptr) add_bias(grad, sums + weights() * kLanes<T>);
       if (problem.grad_weight != nullptr) {
         input.read(problem.input + first * input.image_elements(), images);
         add_weights(grad, input, sums);
@@ -201,20 +202,24 @@ struct Gradients {
     }
   }
 
-  // grad holds the activated map, and then the gradient of what was activated.
+  // grad holds the activated map, and then the gradient of what was activated, whose sums are added for the bias.
   template <Activation kActivation>
-  void differentiate(const ImagesMap<T>& outer, const ImagesMap<T>& grad) const {
-    const int64_t step = problem.is_pooled ? 2 : 1;
+  void differentiate(const ImagesMap<T>& outer, const ImagesMap<T>& grad, T* bias_sums) const {
+    const int shift = problem.is_pooled ? 1 : 0;
     const T scale = problem.is_pooled ? T(0.25) : T(1);
     for (int64_t k = 0; k < shape.K; ++k) {
+      vec_t<T> sum = load(bias_sums + k * kLanes<T>);
       for (int64_t p = 0; p < shape.P; ++p) {
         for (int64_t q = 0; q < shape.Q; ++q) {
           T* const at = grad.at(k, p, q);
-          const bool is_inside = p / step < outer.rows && q / step < outer.columns;
-          const vec_t<T> from = is_inside ? scale * load(outer.at(k, p / step, q / step)) : vec_t<T>{};
-          store(at, activation_gradient<kActivation, T>(from, load(at)));
+          const bool is_inside = (p >> shift) < outer.rows && (q >> shift) < outer.columns;
+          const vec_t<T> from = is_inside ? scale * load(outer.at(k, p >> shift, q >> shift)) : vec_t<T>{};
+          const vec_t<T> gradient = activation_gradient<kActivation, T>(from, load(at));
+          store(at, gradient);
+          sum += gradient;
         }
       }
+      store(bias_sums + k * kLanes<T>, sum);
     }
   }
 
