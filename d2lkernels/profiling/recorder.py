@@ -20,6 +20,7 @@ from ..nn import fusion
 from . import counting
 
 _LOOP_SECONDS = 5e-4
+_RESHAPES = ("flatten", "reshape", "unflatten")
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Recorder(TorchFunctionMode):
         learned = [tensor for tensor in given if id(tensor) in self._parameters]
         inputs = [tensor for tensor in given if id(tensor) not in self._parameters and tensor.requires_grad]
         is_view = any(output.data_ptr() == tensor.data_ptr() and output.numel() for tensor in given)
+        returns_view = is_view or counting.op_name(function) in _RESHAPES  # gradients come in the order of the sizes
         name, kind = self._place(frame, learned)
         fresh = {
             tensor.data_ptr(): tensor
@@ -164,7 +166,7 @@ class Recorder(TorchFunctionMode):
             parameters=sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in learned}.values()),
             macs=counting.macs(function, args, keywords, output),
             moved=0 if is_view else _bytes([*given, output]),
-            moved_backward=0 if is_view else _bytes([*saved, *learned]) + _bytes(inputs) + output.nbytes,
+            moved_backward=0 if returns_view else _bytes([*saved, *learned]) + _bytes(inputs) + output.nbytes,
             saved=_bytes(list(fresh.values())),
             transient=gradients,
             forward_ms=forward,
