@@ -74,7 +74,8 @@ def test_what_runs_as_one_op_is_one_row():
     assert found[0] == ("0, 1, 2", "Conv2d + Sigmoid + AvgPool2d", "conv2d_avg_pool2d + sigmoid")
     assert [kind for _, kind, _ in found[2:4]] == ["Flatten", "Linear + Sigmoid"]
     residual = {layer.name: layer for layer in profile_of("resnet18", size=32).layers}
-    assert residual["1.0.bn1, 1.0.relu"].kind == "BatchNorm2d + ReLU"
+    assert residual["1.0.bn1, 1.0.relu"].kind == residual["0.1, 0.2"].kind == "BatchNorm2d + ReLU"
+    assert residual["0.3"].kind == "MaxPool2d"
     assert residual["1.0.bn2"].kernel.endswith("+ add + relu")
     assert residual["4.0.conv1"].algorithm == "direct"
     assert [layer.kind for layer in profile_of("densenet", size=32).layers].count("DenseBlock") == 4

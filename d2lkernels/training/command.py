@@ -144,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         local_rank=group.local_rank if group.size > 1 else None,
     )
     folder = arguments.out or (_resumed_folder(arguments.resume) if arguments.resume else _new_folder(arguments.model))
+    is_new = group.is_first and not folder.exists()
     if group.is_first:
         prepare_folder(folder)
     try:
@@ -153,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
                 return _run_one(arguments, names[0], folder, arguments.resume, device, group, loaded).exit_code
             return _run_all(arguments, names, folder, device, group, loaded)
     finally:
-        if group.is_first:
+        if is_new:
             with suppress(OSError):  # nothing came of it: what is not empty stays
                 folder.rmdir()
 
