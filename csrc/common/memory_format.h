@@ -21,4 +21,19 @@ inline Layout layout_of(at::MemoryFormat format) {
   return format == at::MemoryFormat::ChannelsLast ? Layout::nhwc : Layout::nchw;
 }
 
+// A map that kernels read in NHWC, and the elements from one of its pixels to the next (see Conv2dShape): more than it
+// has channels where it is a range of the channels of a wider map, which is read in place.
+struct NhwcMap {
+  at::Tensor tensor;
+  int64_t pixel;
+};
+
+inline NhwcMap as_nhwc(const at::Tensor& map) {
+  const int64_t N = map.size(0), C = map.size(1), H = map.size(2), W = map.size(3);
+  const int64_t pixel = W > 1 ? map.stride(3) : H > 1 ? map.stride(2) : N > 1 ? map.stride(0) : C;
+  const bool in_place = pixel >= C && (C == 1 || map.stride(1) == 1) && (H == 1 || map.stride(2) == W * pixel) &&
+                        (N == 1 || map.stride(0) == H * W * pixel);
+  return in_place ? NhwcMap{map, pixel} : NhwcMap{map.contiguous(at::MemoryFormat::ChannelsLast), C};
+}
+
 }  // namespace d2l

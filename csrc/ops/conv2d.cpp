@@ -164,6 +164,14 @@ Tensor in_channels_last(const Tensor& map) {
   return at::empty(map.sizes(), map.options().memory_format(at::MemoryFormat::ChannelsLast));
 }
 
+// The map as the kernels read it in that format. Ranges of the channels of an NHWC map stay where they are.
+Tensor in_place(const Tensor& map, at::MemoryFormat format, int64_t& pixel) {
+  if (format != at::MemoryFormat::ChannelsLast) return map.contiguous(format);
+  const NhwcMap found = as_nhwc(map);
+  pixel = found.pixel;
+  return found.tensor;
+}
+
 cpu::WeightStrides weight_strides(const Tensor& weight) {
   return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
@@ -183,7 +191,7 @@ std::array<SymInt, 4> conv2d_output_size(const Tensor& input, const Tensor& weig
 
 Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         const Conv2dOptions& options, Activation activation) {
-  const Conv2dShape shape = conv2d_shape(input, weight, bias, options);
+  Conv2dShape shape = conv2d_shape(input, weight, bias, options);
   const auto format = output_format(input, weight);
   Tensor output = at::empty({shape.N, shape.K, shape.P, shape.Q}, input.options().memory_format(format));
   if (output.numel() == 0) {
@@ -192,7 +200,7 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
   const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->contiguous()) : std::nullopt;
   D2L_ON_CUDA("conv2d", input) {
     const DeviceScope device(input);
-    const Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
+    const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor y = format == at::MemoryFormat::ChannelsLast
                          ? output
@@ -213,7 +221,7 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     return conv2d_activated(input.to(at::kFloat), weight.to(at::kFloat), bias32, options, activation)
         .to(input.scalar_type());
   }
-  const Tensor x = input.contiguous(format);
+  const Tensor x = in_place(input, format, shape.input_pixel);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d<T>(shape, layout_of(format), x.const_data_ptr<T>(), weight.const_data_ptr<T>(), weight_strides(weight),
@@ -233,7 +241,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
                          IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   const Conv2dOptions options{stride, padding, dilation, groups};
   const IntArrayRef size = C10_AS_INTARRAYREF_SLOW(input_size);
-  const Conv2dShape shape = to_shape(check_input_grad<int64_t>(grad_output, weight, size, options), options);
+  Conv2dShape shape = to_shape(check_input_grad<int64_t>(grad_output, weight, size, options), options);
   const auto format = output_format(grad_output, weight);
   Tensor grad_input = at::empty(size, grad_output.options().memory_format(format));
   if (grad_input.numel() == 0) {
@@ -241,7 +249,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
   }
   D2L_ON_CUDA("conv2d_input_grad", grad_output) {
     const DeviceScope device(grad_output);
-    const Tensor dy = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
+    const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor dx = format == at::MemoryFormat::ChannelsLast
                           ? grad_input
@@ -261,7 +269,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
                              groups)
         .to(grad_output.scalar_type());
   }
-  const Tensor dy = grad_output.contiguous(format);
+  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
   visit_cpu_dtype(dy, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d_input_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), weight.const_data_ptr<T>(),
@@ -274,7 +282,7 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
                           IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
   const Conv2dOptions options{stride, padding, dilation, groups};
   const IntArrayRef size = C10_AS_INTARRAYREF_SLOW(weight_size);
-  const Conv2dShape shape = to_shape(check_weight_grad<int64_t>(grad_output, input, size, options), options);
+  Conv2dShape shape = to_shape(check_weight_grad<int64_t>(grad_output, input, size, options), options);
   const auto format = output_format(grad_output, input);
   if (grad_output.numel() == 0) {
     return at::zeros(size, grad_output.options()).contiguous(format);
@@ -282,8 +290,8 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
   Tensor grad_weight = at::empty(size, grad_output.options().memory_format(format));
   D2L_ON_CUDA("conv2d_weight_grad", grad_output) {
     const DeviceScope device(grad_output);
-    const Tensor dy = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
-    const Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
+    const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
+    const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor dw = format == at::MemoryFormat::ChannelsLast
                           ? grad_weight
                           : at::empty(size, grad_weight.options().memory_format(at::MemoryFormat::ChannelsLast));
@@ -305,8 +313,8 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
                               groups)
         .to(grad_output.scalar_type());
   }
-  const Tensor dy = grad_output.contiguous(format);
-  const Tensor x = input.contiguous(format);
+  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
+  const Tensor x = in_place(input, format, shape.input_pixel);
   visit_cpu_dtype(dy, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d_weight_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), x.const_data_ptr<T>(),
