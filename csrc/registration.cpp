@@ -4,6 +4,7 @@
 // dilation_h, dilation_w], or empty for adaptive windows; `offsets` are the places of maxima inside their windows
 // (uint8, or int32 where a window can hold more than 256 taps). The `seed` of dropout is an int64 number, on the device
 // of the input. Derivatives are ops, and differentiable themselves.
+// concat_convolutions takes the numbers of its convolutions one after the other: 2, 4, 2 and 1 for each.
 // Ops that are fused with a pool leave what their backward needs in the second result, or nothing without `keep`.
 #include <torch/library.h>
 
@@ -110,6 +111,9 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("dropout(Tensor input, Tensor seed, float p) -> Tensor");
 
   m.def("concat(Tensor[] tensors, int dim) -> Tensor");
+  m.def(
+      "concat_convolutions(Tensor[] inputs, Tensor[] weights, Tensor[] biases, int[] stride, int[] padding, "
+      "int[] dilation, int[] groups, str activation) -> Tensor");
   m.def(
       "dense_block(Tensor input, Tensor[] parameters, Tensor[] statistics, float eps) "
       "-> (Tensor output, Tensor mean, Tensor var)");

@@ -10,7 +10,15 @@ from d2lkernels.testing import call, converted, gradients
 RUNS = 10
 
 
-CONVOLUTIONS = ("conv2d", "conv2d_activation", "conv2d_max_pool2d", "conv2d_avg_pool2d", "dense_block")
+CONVOLUTIONS = (
+    "conv1d",
+    "conv2d",
+    "conv2d_activation",
+    "conv2d_max_pool2d",
+    "conv2d_avg_pool2d",
+    "dense_block",
+    "concat_convolutions",
+)
 
 
 def _representative(spec):

@@ -1,12 +1,14 @@
 """What a wrong call says, word for word: run eagerly, on meta tensors and under torch.compile."""
 
+import inspect
+
 import pytest
 import torch
 from cases import DEVICES, not_about_kernels
 from specs import SPECS
 from specs.convolution import MIXED_DEVICES
 
-from d2lkernels import config, ops
+from d2lkernels import config, nn, ops
 
 ERRORS = [(spec.function, error, f"{spec.name}-{error.name}") for spec in SPECS for error in spec.errors]
 MIXED = [(ops.conv2d, error, f"conv2d-{error.name}") for error in MIXED_DEVICES]
@@ -93,3 +95,60 @@ def test_mixed_devices_under_compile():
     message = r"conv2d\(\): expected weight to be on the device of input \(meta\), but got cpu"
     with pytest.raises(RuntimeError, match=message):
         compiled(torch.ones(2, 3, 8, 8, device="meta"))
+
+
+CONSTRUCTORS = (
+    ("BatchNorm2d", (-3,), {}, "num_features to be at least 1, but got -3"),
+    ("BatchNorm1d", (0,), {"affine": False}, "num_features to be at least 1, but got 0"),
+    ("Conv2d", (0, 4, 3), {}, "in_channels to be at least 1, but got 0"),
+    ("Conv2d", (3, -4, 3), {}, "out_channels to be at least 1, but got -4"),
+    ("Conv2d", (3, 4, (3, 0)), {}, "kernel_size to be at least 1, but got (3, 0)"),
+    ("Conv2d", (3, 4, 3), {"stride": 0}, "stride to be at least 1, but got 0"),
+    ("Conv2d", (3, 4, 3), {"padding": (0, -1)}, "padding to be at least 0, but got (0, -1)"),
+    ("Conv1d", (3, 4, 3), {"dilation": 0}, "dilation to be at least 1, but got 0"),
+    ("Conv1d", (3, 4, -1), {}, "kernel_size to be at least 1, but got -1"),
+    ("LazyConv2d", (-1, 3), {}, "out_channels to be at least 1, but got -1"),
+    ("Linear", (-1, 3), {}, "in_features to be at least 0, but got -1"),
+    ("LazyLinear", (-2,), {}, "out_features to be at least 0, but got -2"),
+    ("MaxPool2d", (0,), {}, "kernel_size to be at least 1, but got 0"),
+    ("AvgPool2d", (2,), {"stride": (1, 0)}, "stride to be at least 1, but got (1, 0)"),
+    ("AvgPool2d", (2,), {"divisor_override": 0}, "divisor_override to be at least 1, but got 0"),
+    ("AdaptiveAvgPool2d", ((-1, None),), {}, "output_size to be at least 0, but got (-1, None)"),
+)
+
+
+@not_about_kernels
+@pytest.mark.parametrize(
+    "name, args, options, message",
+    [pytest.param(*one, id=f"{one[0]}-{one[3].split()[0]}-{i}") for i, one in enumerate(CONSTRUCTORS)],
+)
+def test_arguments_of_layers(name, args, options, message):
+    with pytest.raises(ValueError) as caught:
+        getattr(nn, name)(*args, **options)
+    assert str(caught.value) == f"{name}(): expected {message}"
+
+
+@not_about_kernels
+def test_layers_keep_the_signatures_of_torch():
+    for name in {one[0] for one in CONSTRUCTORS}:
+        assert inspect.signature(getattr(nn, name)) == inspect.signature(getattr(torch.nn, name))
+    with pytest.raises(TypeError, match=r"Conv2d\(\): expected kernel_size to be an int, but got 2.5"):
+        nn.Conv2d(3, 4, 2.5)
+    assert nn.Conv2d(3, 4, kernel_size=[3, 1], padding="same").kernel_size == (3, 1)
+    assert nn.MaxPool2d(2, stride=None).stride == 2 and nn.AdaptiveAvgPool2d((None, 2)).output_size == (None, 2)
+
+
+# What may never go unsaid, and the error samples that hold the text. Targets out of range are in tests/test_losses.py,
+# since they are no error on CUDA devices; numbers of features are above.
+PROMISED = {
+    "one value per channel in training": {"batch_norm-one_value", "dense_block-one_value"},
+    "dtypes of targets": {"cross_entropy-target_dtype"},
+    "p outside of [0, 1]": {"dropout-p_too_large", "dropout-p_negative"},
+    "sizes of what is joined": {"concat-size", "concat_convolutions-size"},
+}
+
+
+@not_about_kernels
+def test_promised_errors_have_samples():
+    names = {name for _, _, name in ERRORS}
+    assert {what: samples - names for what, samples in PROMISED.items() if samples - names} == {}

@@ -33,6 +33,8 @@ NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
 ADD_NORM = next(one for one in BY_NAME["batch_norm_add_relu"].samples if one.name == "layouts.strided")
 CONCAT = next(one for one in BY_NAME["concat"].samples if one.name == "layouts.strided")
+JOINED = next(one for one in BY_NAME["concat_convolutions"].samples if one.name == "layouts.strided")
+CONV1D = next(one for one in BY_NAME["conv1d"].samples if one.name == "layouts.strided")
 DENSE = next(one for one in BY_NAME["dense_block"].samples if one.name == "one_layer")
 ADD = next(one for one in BY_NAME["add_relu"].samples if one.name == "layouts.strided")
 CASES = {
@@ -55,6 +57,10 @@ CASES = {
         name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)]
         for name, sample in LINEAR.items()
     },
+    "concat_convolutions": [
+        _laid_out(JOINED, (a, b, "contiguous") * 2) for a, b in itertools.product(LAYOUTS, repeat=2)
+    ],
+    "conv1d": [_laid_out(CONV1D, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)],
     **{name: [_laid_out(POOL, (layout,)) for layout in LAYOUTS] for name in ("max_pool2d", "avg_pool2d")},
     **{
         name: [_laid_out(ADAPTIVE, (layout,)) for layout in LAYOUTS]

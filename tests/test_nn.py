@@ -36,7 +36,7 @@ every_layer = pytest.mark.parametrize("layer", LAYERS)
 
 
 OURS = (
-    *(nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.Conv1d, nn.LazyConv1d, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
     *(nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Softmax, nn.LogSoftmax, nn.CrossEntropyLoss),
     *(nn.MSELoss, nn.Dropout),
 )
@@ -125,6 +125,29 @@ def test_layer(layer, size):
         results.append([output.detach(), x.grad, *(parameter.grad for parameter in module.parameters())])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 19), (4, 19)], ids=["batch", "unbatched"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_conv1d(mode, size):
+    torch.manual_seed(0)
+    results = []
+    for space in (nn, torch.nn):
+        torch.manual_seed(0)
+        layer = space.Conv1d(4, 6, 4, stride=2, padding=3, dilation=2, groups=2, padding_mode=mode)
+        x = torch.randn(size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        output = layer(x)
+        output.square().sum().backward()
+        results.append([output.detach(), x.grad, layer.weight.grad, layer.bias.grad])
+        assert repr(layer) == repr(torch.nn.Conv1d(4, 6, 4, 2, 3, 2, 2, padding_mode=mode))
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_lazy_conv1d():
+    layer = nn.LazyConv1d(3, kernel_size=3, padding="same")
+    assert layer(torch.randn(2, 5, 7)).shape == (2, 3, 7)
+    assert type(layer) is nn.Conv1d and layer.in_channels == 5
 
 
 @every_layer

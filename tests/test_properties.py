@@ -27,7 +27,7 @@ EMULATED_EXAMPLES = int(os.environ.get("D2LKERNELS_EXAMPLES", "8"))
 AWKWARD = (0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"))
 
 
-# Fused ops have no strategy of their own: those of the ops that they fuse draw the shapes.
+# Derivatives and compositions have no strategy of their own: those of their ops draw the shapes.
 DRAWN = [spec for spec in SPECS if spec.strategy is not None]
 
 

@@ -7,6 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..nn.sequential import concat_paths
 from .registry import ModelSpec, Settings, check_positive, layers, register
 
 
@@ -14,7 +15,7 @@ class Inception(torch.nn.Module):
     """Four parallel paths, joined by channel: (N, in_channels, H, W) to (N, c1 + c2[1] + c3[1] + c4, H, W).
 
     The paths are a 1 x 1 convolution; 1 x 1 and 3 x 3; 1 x 1 and 5 x 5; a 3 x 3 max pool and 1 x 1. A ReLU follows
-    each convolution.
+    each convolution. Over our layers, the last convolutions store side by side into one map.
 
     Args:
         in_channels: channels of the input.
@@ -58,7 +59,7 @@ class Inception(torch.nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.cat([self.p1(input), self.p2(input), self.p3(input), self.p4(input)], dim=1)
+        return concat_paths([self.p1, self.p2, self.p3, self.p4], input)
 
 
 def googlenet(nn: ModuleType, num_classes: int = 10, in_channels: int = 1) -> torch.nn.Module:

@@ -164,6 +164,26 @@ class FusedLinear(Group):
         return ops.linear_activation(input, self.linear.weight, self.linear.bias, self.kind)
 
 
+def may_join(step: Any) -> bool:
+    """Whether :func:`concat_convolutions` can do what this step of a Sequential does."""
+    return (
+        isinstance(step, FusedConvolution)
+        and step.normalization is None
+        and step.pool is None
+        and step.convolution.padding_mode == "zeros"
+    )
+
+
+def concat_convolutions(last: Sequence[FusedConvolution], inputs: Sequence[Tensor]) -> Tensor:
+    """The results of these steps, of one activation, for an input of each, joined by channel."""
+    layers: list[Any] = [step.convolution for step in last]
+    biases = None
+    if any(layer.bias is not None for layer in layers):  # the op takes one of each or none: zeros stand for the missing
+        biases = [layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias for layer in layers]
+    numbers = ([getattr(layer, name) for layer in layers] for name in ("stride", "padding", "dilation", "groups"))
+    return ops.concat_convolutions(inputs, [layer.weight for layer in layers], biases, *numbers, last[0].kind)
+
+
 class FusedNormalization(Group):
     """Batch normalisation with the activation behind it."""
 

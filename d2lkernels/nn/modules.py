@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from .. import ops
 from ..ops.normalization import normalize
+from ._checks import at_least
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -15,9 +16,11 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
+    "LazyConv1d",
     "LazyConv2d",
     "LazyLinear",
     "Linear",
@@ -25,6 +28,26 @@ __all__ = [
 ]
 
 
+@at_least(in_channels=1, out_channels=1, kernel_size=1, stride=1, padding=0, dilation=1, groups=1)
+class Conv1d(torch.nn.Conv1d):
+    """Same as :class:`torch.nn.Conv1d`, computed by :func:`d2lkernels.ops.conv1d`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: str | int | tuple[int, ...] = self.padding
+        if self.padding_mode != "zeros":
+            input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return ops.conv1d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+@at_least(out_channels=1, kernel_size=1, stride=1, padding=0, dilation=1, groups=1)
+class LazyConv1d(torch.nn.LazyConv1d):
+    """Same as :class:`torch.nn.LazyConv1d`; becomes a :class:`Conv1d` of ours when it sees its first input."""
+
+    cls_to_become = Conv1d
+
+
+@at_least(in_channels=1, out_channels=1, kernel_size=1, stride=1, padding=0, dilation=1, groups=1)
 class Conv2d(torch.nn.Conv2d):
     """Same as :class:`torch.nn.Conv2d`, computed by :func:`d2lkernels.ops.conv2d`."""
 
@@ -36,12 +59,14 @@ class Conv2d(torch.nn.Conv2d):
         return ops.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
+@at_least(out_channels=1, kernel_size=1, stride=1, padding=0, dilation=1, groups=1)
 class LazyConv2d(torch.nn.LazyConv2d):
     """Same as :class:`torch.nn.LazyConv2d`; becomes a :class:`Conv2d` of ours when it sees its first input."""
 
     cls_to_become = Conv2d
 
 
+@at_least(in_features=0, out_features=0)
 class Linear(torch.nn.Linear):
     """Same as :class:`torch.nn.Linear`, computed by :func:`d2lkernels.ops.linear`."""
 
@@ -49,6 +74,7 @@ class Linear(torch.nn.Linear):
         return ops.linear(input, self.weight, self.bias)
 
 
+@at_least(out_features=0)
 class LazyLinear(torch.nn.LazyLinear):
     """Same as :class:`torch.nn.LazyLinear`; becomes a :class:`Linear` of ours when it sees its first input."""
 
@@ -58,6 +84,7 @@ class LazyLinear(torch.nn.LazyLinear):
         return ops.linear(input, self.weight, self.bias)
 
 
+@at_least(kernel_size=1, stride=1, padding=0, dilation=1)
 class MaxPool2d(torch.nn.MaxPool2d):
     """Same as :class:`torch.nn.MaxPool2d`, computed by :func:`d2lkernels.ops.max_pool2d`."""
 
@@ -67,6 +94,7 @@ class MaxPool2d(torch.nn.MaxPool2d):
         )
 
 
+@at_least(kernel_size=1, stride=1, padding=0, divisor_override=1)
 class AvgPool2d(torch.nn.AvgPool2d):
     """Same as :class:`torch.nn.AvgPool2d`, computed by :func:`d2lkernels.ops.avg_pool2d`."""
 
@@ -82,6 +110,7 @@ class AvgPool2d(torch.nn.AvgPool2d):
         )
 
 
+@at_least(output_size=0)
 class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
     """Same as :class:`torch.nn.AdaptiveAvgPool2d`, computed by :func:`d2lkernels.ops.adaptive_avg_pool2d`."""
 
@@ -89,6 +118,7 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
         return ops.adaptive_avg_pool2d(input, self.output_size)
 
 
+@at_least(output_size=0)
 class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
     """Same as :class:`torch.nn.AdaptiveMaxPool2d`, computed by :func:`d2lkernels.ops.adaptive_max_pool2d`."""
 
@@ -122,6 +152,7 @@ def _batch_norm(
     )
 
 
+@at_least(num_features=1)
 class BatchNorm1d(torch.nn.BatchNorm1d):
     """Same as :class:`torch.nn.BatchNorm1d`, computed by :func:`d2lkernels.ops.batch_norm`."""
 
@@ -129,6 +160,7 @@ class BatchNorm1d(torch.nn.BatchNorm1d):
         return _batch_norm(self, input)
 
 
+@at_least(num_features=1)
 class BatchNorm2d(torch.nn.BatchNorm2d):
     """Same as :class:`torch.nn.BatchNorm2d`, computed by :func:`d2lkernels.ops.batch_norm`."""
 

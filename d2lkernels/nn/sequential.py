@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import torch
@@ -65,6 +66,31 @@ class Sequential(torch.nn.Sequential):
     def __getstate__(self) -> dict[str, Any]:
         """Without the plan: a copy makes its own."""
         return {key: value for key, value in self.__dict__.items() if key != "_plan"}
+
+
+def concat_paths(paths: SequenceOf[Module], input: Tensor) -> Tensor:
+    """``torch.cat([path(input) for path in paths], 1)``. Where each path is a Sequential of ours that ends with a
+    convolution and the same activation, and nothing (a hook, a subclass, a parametrisation) stands between, these last
+    ones store side by side into one map: see :func:`d2lkernels.ops.concat_convolutions`."""
+    split = None if fusion.has_global_hooks() else [_without_last_convolution(path) for path in paths]
+    if split is None or None in split or len({last.kind for _, last in split}) != 1:  # type: ignore[misc]
+        return torch.cat([path(input) for path in paths], dim=1)
+    inputs, last = [], []
+    for steps, convolution in split:  # type: ignore[misc]
+        map = input
+        for step in steps:
+            map = step(map)
+        inputs.append(map)
+        last.append(convolution)
+    return fusion.concat_convolutions(last, inputs)
+
+
+def _without_last_convolution(path: Module) -> tuple[list, fusion.FusedConvolution] | None:
+    """All steps but the last, and that, if it is a convolution with an activation alone."""
+    if type(path) is not Sequential or fusion.has_hooks(path):
+        return None
+    steps = path._steps()
+    return (steps[:-1], steps[-1]) if steps and fusion.may_join(steps[-1]) else None
 
 
 @dataclasses.dataclass(frozen=True)

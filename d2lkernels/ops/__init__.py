@@ -4,6 +4,8 @@ from . import _vmap
 from .activation import relu, sigmoid, tanh
 from .add_relu import add_relu
 from .concat import concat
+from .concat_convolutions import concat_convolutions
+from .conv1d import conv1d
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
 from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
 from .dense_block import dense_block
@@ -26,6 +28,8 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_sigmoid",
     "concat",
+    "concat_convolutions",
+    "conv1d",
     "conv2d",
     "conv2d_activation",
     "conv2d_avg_pool2d",

@@ -5,6 +5,8 @@ from . import (
     add_relu,
     batch_norm,
     concat,
+    concat_convolutions,
+    conv1d,
     convolution,
     dense_block,
     dropout,
@@ -27,6 +29,8 @@ SPECS = (
     *linear.SPECS,
     *linear_fused.SPECS,
     *concat.SPECS,
+    *concat_convolutions.SPECS,
+    *conv1d.SPECS,
     *dense_block.SPECS,
 )
 BY_NAME = {spec.name: spec for spec in SPECS}

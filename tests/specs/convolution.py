@@ -119,7 +119,7 @@ TINY = (
 
 
 @st.composite
-def _calls(draw) -> Sample:
+def calls(draw) -> Sample:
     integer = lambda low, high: draw(st.integers(low, high))  # noqa: E731
     pair = lambda low, high: (integer(low, high), integer(low, high))  # noqa: E731
     groups = draw(st.sampled_from((1, 1, 1, 2, 3, 5)))
@@ -355,7 +355,7 @@ def _derivative_spec(place: int, name: str, function, native, reference) -> OpSp
         samples=all_of(LAYERS + LENET_CHANNELS_LAST + EDGES + VIEWS),
         tiny=tiny,
         errors=_derivative_errors(name),
-        strategy=_calls().map(lambda sample: derivative_samples(sample)[place]),
+        strategy=calls().map(lambda sample: derivative_samples(sample)[place]),
         uses_float32_precision=True,
     )
 
@@ -420,7 +420,7 @@ SPECS = (
         samples=LAYERS + LENET_CHANNELS_LAST + EDGES + VIEWS,
         tiny=TINY,
         errors=ERRORS,
-        strategy=_calls(),
+        strategy=calls(),
         uses_float32_precision=True,
     ),
     _derivative_spec(0, "conv2d_input_grad", ops.conv2d_input_grad, native_input_grad, references.conv2d_input_grad),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import references
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 
 from d2lkernels import ops
 from d2lkernels.testing import ErrorSample, Input, OpSpec, Sample
 
-from .convolution import conv
+from .convolution import calls, conv
 
 _POOL_NAMES = ("pool_size", "pool_stride", "pool_padding", "ceil_mode", "count_include_pad")
 _LAST = ("channels_last", "channels_last", "contiguous")
@@ -90,6 +93,14 @@ def _majorant(pool):
     return function
 
 
+@st.composite
+def _drawn(draw, activations, **pool) -> Sample:
+    """The shapes of conv2d. ReLU is left out, whose derivative rounding may switch; for a maximum all that saturate."""
+    sample = draw(calls())
+    activation = draw(st.sampled_from(activations))
+    return dataclasses.replace(sample, arguments={**sample.arguments, "activation": activation, **pool})
+
+
 def _dispatched(name: str):
     def arguments(device: str) -> list[tuple]:
         found = []
@@ -152,6 +163,9 @@ def _spec(name: str, native_pool, reference_pool, **pool) -> OpSpec:
         tiny=_tiny(**pool),
         errors=_errors(name),
         majorant=_majorant(native_pool is not None),
+        strategy=_drawn(
+            ("none",) if "max" in name else ("none", "sigmoid", "tanh"), **({"pool_padding": 1} | pool if pool else {})
+        ),
         # Rounded to TF32, another of two near values may be the maximum, and take the gradient.
         uses_float32_precision=name != "conv2d_max_pool2d",
     )
