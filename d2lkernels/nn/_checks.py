@@ -19,7 +19,8 @@ def at_least(**minimum: int) -> Callable[[_Layer], _Layer]:
     """
 
     def decorate(layer: _Layer) -> _Layer:
-        original = layer.__init__
+        target: Any = layer
+        original = target.__init__
         signature = inspect.signature(original)
 
         @functools.wraps(original)
@@ -29,7 +30,7 @@ def at_least(**minimum: int) -> Callable[[_Layer], _Layer]:
                 _check(layer.__name__, name, given.get(name), least)
             original(self, *args, **kwargs)
 
-        layer.__init__ = __init__  # type: ignore[method-assign]
+        target.__init__ = __init__
         return layer
 
     return decorate

@@ -166,12 +166,10 @@ class FusedLinear(Group):
 
 def may_join(step: Any) -> bool:
     """Whether :func:`concat_convolutions` can do what this step of a Sequential does."""
-    return (
-        isinstance(step, FusedConvolution)
-        and step.normalization is None
-        and step.pool is None
-        and step.convolution.padding_mode == "zeros"
-    )
+    if not isinstance(step, FusedConvolution) or step.normalization is not None or step.pool is not None:
+        return False
+    convolution: Any = step.convolution
+    return bool(convolution.padding_mode == "zeros")
 
 
 def concat_convolutions(last: Sequence[FusedConvolution], inputs: Sequence[Tensor]) -> Tensor:
@@ -180,8 +178,10 @@ def concat_convolutions(last: Sequence[FusedConvolution], inputs: Sequence[Tenso
     biases = None
     if any(layer.bias is not None for layer in layers):  # the op takes one of each or none: zeros stand for the missing
         biases = [layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias for layer in layers]
-    numbers = ([getattr(layer, name) for layer in layers] for name in ("stride", "padding", "dilation", "groups"))
-    return ops.concat_convolutions(inputs, [layer.weight for layer in layers], biases, *numbers, last[0].kind)
+    names = ("stride", "padding", "dilation", "groups")
+    numbers: dict[str, Any] = {name: [getattr(layer, name) for layer in layers] for name in names}
+    weights = [layer.weight for layer in layers]
+    return ops.concat_convolutions(inputs, weights, biases, **numbers, activation=last[0].kind)
 
 
 class FusedNormalization(Group):

@@ -72,11 +72,13 @@ def concat_paths(paths: SequenceOf[Module], input: Tensor) -> Tensor:
     """``torch.cat([path(input) for path in paths], 1)``. Where each path is a Sequential of ours that ends with a
     convolution and the same activation, and nothing (a hook, a subclass, a parametrisation) stands between, these last
     ones store side by side into one map: see :func:`d2lkernels.ops.concat_convolutions`."""
-    split = None if fusion.has_global_hooks() else [_without_last_convolution(path) for path in paths]
-    if split is None or None in split or len({last.kind for _, last in split}) != 1:  # type: ignore[misc]
+    halves = [] if fusion.has_global_hooks() else [_without_last_convolution(path) for path in paths]
+    split = [one for one in halves if one is not None]
+    if len(split) != len(paths) or len({convolution.kind for _, convolution in split}) != 1:
         return torch.cat([path(input) for path in paths], dim=1)
-    inputs, last = [], []
-    for steps, convolution in split:  # type: ignore[misc]
+    inputs: list[Tensor] = []
+    last: list[fusion.FusedConvolution] = []
+    for steps, convolution in split:
         map = input
         for step in steps:
             map = step(map)

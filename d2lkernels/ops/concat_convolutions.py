@@ -85,8 +85,9 @@ def concat_convolutions(
             raise TypeError(f"{_OP}(): expected groups to be an int for each convolution, but got {one!r}")
     paddings = _of_each("padding", padding, count)
     if needs_python_autograd():
-        every = zip(inputs, weights, biases or [None] * count, strides, paddings, dilations, each_groups, strict=True)
-        return concat([conv2d_activation(*arguments, activation) for arguments in every])
+        each_bias: Sequence[Tensor | None] = [None] * count if biases is None else biases
+        every = zip(inputs, weights, each_bias, strides, paddings, dilations, each_groups, strict=True)
+        return concat([conv2d_activation(*arguments, activation=activation) for arguments in every])
     pads = [
         pad for arguments in zip(paddings, weights, strides, dilations, strict=True) for pad in _four_pads(*arguments)
     ]
