@@ -87,7 +87,7 @@ def concat_convolutions(
     if needs_python_autograd():
         each_bias: Sequence[Tensor | None] = [None] * count if biases is None else biases
         every = zip(inputs, weights, each_bias, strides, paddings, dilations, each_groups, strict=True)
-        return concat([conv2d_activation(*arguments, activation=activation) for arguments in every])
+        return concat([conv2d_activation(x, w, b, s, p, d, g, activation) for x, w, b, s, p, d, g in every])
     pads = [
         pad for arguments in zip(paddings, weights, strides, dilations, strict=True) for pad in _four_pads(*arguments)
     ]

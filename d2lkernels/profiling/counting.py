@@ -111,6 +111,8 @@ def macs(function: Callable[..., Any], arguments: Sequence[Any], keywords: dict,
         return output.numel() * arguments[1].shape[-1]
     if name in ("matmul", "mm", "bmm"):
         return output.numel() * arguments[0].shape[-1]
+    if name == "concat_convolutions":
+        return output.numel() // output.shape[1] * sum(weight.numel() for weight in arguments[1])
     if name == "dense_block":
         pixels = output.numel() // output.shape[1]
         return pixels * sum(weight.numel() for weight in arguments[1] if weight.dim() == 4)

@@ -85,7 +85,7 @@ SAMPLES = (
     join("one_convolution", (2, 6, 5), (3, 4, 3), layouts=_LAST),
     join("empty_batch.last", (0, 6, 6), (3, 4, 3), (2, 3, 1), layouts=_LAST, padding=[1, 0]),
     *(
-        join(f"layouts.{layout}", (3, 8, 9), (4, 5, 3), (2, 4, 1), layouts=(layout, "channels_last"), padding=[1, 0])
+        join(f"layouts.{layout}", (3, 8, 9), (4, 5, 3), (2, 4, 3), layouts=(layout, "channels_last"), padding=1)
         for layout in ("transposed", "strided", "expanded", "unaligned")
     ),
 )
@@ -94,11 +94,11 @@ TINY = (
     join(
         "tiny_sigmoid",
         (2, 3, 4),
-        (2, 2, 3),
+        (2, 2, (3, 1)),
         (2, 3, 1),
         layouts=_NHWC_WEIGHTS,
         bias=False,
-        padding=[1, 0],
+        padding=[(1, 0), 0],
         activation="sigmoid",
     ),
     join("tiny_relu", (2, 3, 3), (2, 3, (3, 2)), layouts=_NHWC_WEIGHTS, padding=1),
