@@ -43,7 +43,7 @@ def set_conv_algorithm(name: str) -> None:
       for normally distributed inputs, is 2e-7 (16 channels) to 1.2e-6 (512 channels), much like torch's.
     - ``"winograd"`` saves up to five sixths of the multiplications of float32 convolutions with 3x3 or 5x5 kernels,
       stride 1, dilation 1 and one group, and two fifths with 3x3 kernels and stride 2 (the input gradient with a
-      padding of 1); 16-bit types are computed in float32. The same error is below 4.5e-6 (up to 512 channels; 6e-7
+      padding of 1); 16-bit types are computed in float32. The same error is below 3.5e-6 (up to 512 channels; 6e-7
       with tiles of 2x2, 1.5e-6 with 4x4 for 3x3 kernels); it is relative to a tile, not to each element, and an
       infinity or a NaN spreads to the tiles it touches. All other convolutions are computed directly.
     - ``"auto"``, the default, uses Winograd where it is possible and faster. float64 is always computed directly.

@@ -49,7 +49,7 @@ struct Driver {
   static constexpr int kPlanes = kSize * kSize;
   // Channels summed up from zero before they are added to the others: short sums are more accurate than a long one, and
   // the weights of as many channels stay in the L1 cache.
-  static constexpr int64_t kSumDepth = kSize == 8 ? 64 : 128;
+  static constexpr int64_t kSumDepth = kSize == 8 ? 32 : 128;
 
   const Correlation<float>& problem;
   PackedLayout<float> packing;  // of the weights, before they are transformed
