@@ -100,7 +100,8 @@ def draw_memory(rows: list[report.Row], path: Path) -> None:
     shares.set_xticks(range(len(pairs)), list(pairs), rotation=40, ha="right", fontsize=8)
     shares.set_ylabel("% of the lightest native variant")
     shares.set_title("peak memory of a training step", fontsize=9)
-    shares.legend(frameon=False, fontsize=8)
+    shares.set_ylim(top=1.3 * shares.get_ylim()[1])  # room for the legend
+    shares.legend(frameon=False, fontsize=8, loc="upper left")
     for provider in ("torch", "d2lkernels"):
         best = {depth: report.lightest(part, ours=provider == "d2lkernels") for depth, part in deep.items()}
         known = [(depth, _beyond_parameters(row)) for depth, row in sorted(best.items()) if row]

@@ -2,8 +2,9 @@
 
 A layer has `op` (its name in d2lkernels.ops) and `name`; `shapes()` of the arguments by name and `out_shape()`;
 `gradients`, the arguments to differentiate for, by mode; `call(ops, tensors)` over d2lkernels.ops or torch's functions;
-`cost(mode, bytes of an element)`, the bytes that have to move at the least and the FLOPs; `tiny()`, a small relative
-for tests; `floors` of the gate, and where it is not the maximum, `error_norm`.
+`cost(mode, bytes of an element)`, the bytes that have to move at the least and the FLOPs; `prepare(tensors)` where
+drawn tensors do not serve as they are; `tiny()`, a small relative for tests; `floors` of the gate, and where it is not
+the maximum, `error_norm`.
 """
 
 from __future__ import annotations
@@ -263,7 +264,7 @@ class Block:
 
     op: ClassVar[str] = "dense_block"
     error_norm: ClassVar[float] = 2.0
-    floors: ClassVar[dict[str, float]] = {"float32": 1e-3, "tf32": 3e-2, "bfloat16": 1e-1}
+    floors: ClassVar[dict[str, float]] = {"float32": 1e-4, "tf32": 3e-2, "bfloat16": 1e-1}
 
     @property
     def gradients(self) -> dict[str, tuple[str, ...]]:
@@ -279,6 +280,11 @@ class Block:
             shapes |= {f"gamma{layer}": (width,), f"beta{layer}": (width,)}
             shapes |= {f"weight{layer}": (self.growth, width, 3, 3), f"bias{layer}": (self.growth,)}
         return shapes
+
+    def prepare(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every beta four standard deviations from the kink of the ReLU, where roundings would decide on gradients."""
+        betas = {f"beta{layer}": tensors[f"gamma{layer}"] for layer in range(self.layers)}
+        return tensors | {name: (4 * gamma.abs()).copysign(tensors[name]) for name, gamma in betas.items()}
 
     def out_shape(self) -> tuple[int, ...]:
         return self.batch, self.c + self.layers * self.growth, self.size, self.size

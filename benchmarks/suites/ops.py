@@ -49,6 +49,12 @@ WHY_FUSED_CONV = (
     "the cache"
 )
 WHY_BLOCK = "3x3 convolutions by Winograd's algorithm; no copy for a concatenation, statistics of a channel taken once"
+WHY_PRODUCT = (
+    "matrix products that torch has MKL compute, whose report (MKL_VERBOSE=1) names no AVX-512 code on AMD processors; "
+    "the kernel here uses AVX-512 wherever it is"
+)
+WHY_ADAPTIVE = "ATen's backward adds to one element at a time"
+WHY_SHORT_ROWS = "a vector holds 16 rows here, while ATen's go along a row, which is shorter than one"
 WHY_LOSS = "one pass over the logits where native makes a log_softmax and reads it again"
 WHY_OVERHEAD = (
     "next to no arithmetic: the time is argument checks, dispatch, allocation, and for ATen the call of oneDNN"
@@ -75,6 +81,8 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
     conv = Conv(name, batch, *geometry, gpu_batch=chapter_batch)
     if min(conv.c, conv.k) <= 16:
         return replace(conv, why=WHY_FEW_CHANNELS)
+    if conv.stride == 1 and conv.kernel == 1:
+        return replace(conv, why=WHY_PRODUCT)
     return replace(conv, why=WHY_WINOGRAD if conv.stride == 1 and conv.kernel in (3, 5) else "")
 
 
@@ -84,7 +92,7 @@ LAYERS: tuple[Layer, ...] = (
     _avg_pool("lenet.pool2", 256, 16, 10, 2),
     _max_pool("lenet.pool1", 256, 6, 28, 2),
     _max_pool("lenet.pool2", 256, 16, 10, 2),
-    Pool("lenet.global", "adaptive_avg_pool2d", 256, 16, 10, 1),
+    Pool("lenet.global", "adaptive_avg_pool2d", 256, 16, 10, 1, why=WHY_ADAPTIVE),
     Pool("lenet.global", "adaptive_max_pool2d", 256, 16, 10, 1, why=WHY_MAXIMUM),
     _max_pool("alexnet.pool1", 16, 96, 54, 3, stride=2, gpu_batch=128),
     Pool("nin.global", "adaptive_avg_pool2d", 64, 10, 5, 1, gpu_batch=128),
@@ -101,15 +109,15 @@ LAYERS: tuple[Layer, ...] = (
     _norm("batch_norm_add_relu", "resnet.bn3", 16, 256, 6, gpu_batch=256),
     _norm("batch_norm_add_relu", "resnet.bn4", 16, 512, 3, gpu_batch=256),
     _norm("add_relu", "resnet.block1", 16, 64, 24, gpu_batch=256),
-    Dense("mlp.hidden", 256, 784, 256),
-    Dense("lenet.fc1", 256, 400, 120),
-    Dense("lenet.fc2", 256, 120, 84),
-    Dense("lenet.fc3", 256, 84, 10),
-    Dense("alexnet.fc1", 16, 6400, 4096, gpu_batch=128),
-    Dense("alexnet.fc2", 16, 4096, 4096, gpu_batch=128),
-    Dense("alexnet.fc1.b1", 1, 6400, 4096),
-    Dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128),
-    Dense("resnet.head", 256, 512, 10),
+    Dense("mlp.hidden", 256, 784, 256, why=WHY_PRODUCT),
+    Dense("lenet.fc1", 256, 400, 120, why=WHY_PRODUCT),
+    Dense("lenet.fc2", 256, 120, 84, why=WHY_PRODUCT),
+    Dense("lenet.fc3", 256, 84, 10, why=WHY_PRODUCT),
+    Dense("alexnet.fc1", 16, 6400, 4096, gpu_batch=128, why=WHY_PRODUCT),
+    Dense("alexnet.fc2", 16, 4096, 4096, gpu_batch=128, why=WHY_PRODUCT),
+    Dense("alexnet.fc1.b1", 1, 6400, 4096, why=WHY_PRODUCT),
+    Dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128, why=WHY_PRODUCT),
+    Dense("resnet.head", 256, 512, 10, why=WHY_PRODUCT),
     _fused("lenet.conv1", 256, 1, 28, 6, 5, padding=2, activation="sigmoid", pool="avg", first=True),
     _fused("lenet.conv2", 256, 6, 14, 16, 5, activation="sigmoid", pool="avg"),
     _fused("alexnet.conv1", 16, 1, 224, 96, 11, stride=4, padding=1, window=(3, 2), first=True, gpu_batch=128),
@@ -124,7 +132,7 @@ LAYERS: tuple[Layer, ...] = (
     Rows("map", "relu", 256, 48_400),
     Rows("lenet.map1", "sigmoid", 256, 4_704),
     Rows("lenet.map1", "tanh", 256, 4_704),
-    Rows("classes10", "softmax", 256, 10),
+    Rows("classes10", "softmax", 256, 10, why=WHY_SHORT_ROWS),
     Rows("classes1000", "log_softmax", 256, 1_000),
     Rows("classes10", "cross_entropy", 256, 10, target="classes", why=WHY_OVERHEAD),
     Rows("classes1000", "cross_entropy", 256, 1_000, target="classes", why=WHY_LOSS),
