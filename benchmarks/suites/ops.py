@@ -50,7 +50,7 @@ WHY_FUSED_CONV = (
 )
 WHY_BLOCK = "3x3 convolutions by Winograd's algorithm; no copy for a concatenation, statistics of a channel taken once"
 WHY_PRODUCT = (
-    "matrix products that torch has MKL compute, whose report (MKL_VERBOSE=1) names no AVX-512 code on AMD processors; "
+    "matrix products that torch has MKL compute, whose report (MKL_VERBOSE=1) names no AVX-512 code on this machine; "
     "the kernel here uses AVX-512 wherever it is"
 )
 WHY_ADAPTIVE = "ATen's backward adds to one element at a time"
@@ -75,6 +75,10 @@ def _max_pool(name: str, *shape: int, **options: Any) -> Pool:
 
 def _avg_pool(name: str, *shape: int, **options: Any) -> Pool:
     return Pool(name, "avg_pool2d", *shape, why=WHY_AVERAGE, **options)
+
+
+def _dense(name: str, *shape: int, **options: Any) -> Dense:
+    return Dense(name, *shape, why=WHY_PRODUCT, **options)
 
 
 def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: int) -> Conv:
@@ -109,15 +113,15 @@ LAYERS: tuple[Layer, ...] = (
     _norm("batch_norm_add_relu", "resnet.bn3", 16, 256, 6, gpu_batch=256),
     _norm("batch_norm_add_relu", "resnet.bn4", 16, 512, 3, gpu_batch=256),
     _norm("add_relu", "resnet.block1", 16, 64, 24, gpu_batch=256),
-    Dense("mlp.hidden", 256, 784, 256, why=WHY_PRODUCT),
-    Dense("lenet.fc1", 256, 400, 120, why=WHY_PRODUCT),
-    Dense("lenet.fc2", 256, 120, 84, why=WHY_PRODUCT),
-    Dense("lenet.fc3", 256, 84, 10, why=WHY_PRODUCT),
-    Dense("alexnet.fc1", 16, 6400, 4096, gpu_batch=128, why=WHY_PRODUCT),
-    Dense("alexnet.fc2", 16, 4096, 4096, gpu_batch=128, why=WHY_PRODUCT),
-    Dense("alexnet.fc1.b1", 1, 6400, 4096, why=WHY_PRODUCT),
-    Dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128, why=WHY_PRODUCT),
-    Dense("resnet.head", 256, 512, 10, why=WHY_PRODUCT),
+    _dense("mlp.hidden", 256, 784, 256),
+    _dense("lenet.fc1", 256, 400, 120),
+    _dense("lenet.fc2", 256, 120, 84),
+    _dense("lenet.fc3", 256, 84, 10),
+    _dense("alexnet.fc1", 16, 6400, 4096, gpu_batch=128),
+    _dense("alexnet.fc2", 16, 4096, 4096, gpu_batch=128),
+    _dense("alexnet.fc1.b1", 1, 6400, 4096),
+    _dense("vgg.fc1", 16, 6272, 4096, gpu_batch=128),
+    _dense("resnet.head", 256, 512, 10),
     _fused("lenet.conv1", 256, 1, 28, 6, 5, padding=2, activation="sigmoid", pool="avg", first=True),
     _fused("lenet.conv2", 256, 6, 14, 16, 5, activation="sigmoid", pool="avg"),
     _fused("alexnet.conv1", 16, 1, 224, 96, 11, stride=4, padding=1, window=(3, 2), first=True, gpu_batch=128),

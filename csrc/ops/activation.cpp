@@ -223,6 +223,19 @@ Tensor activation_input_grad(Activation activation, const Tensor& grad_output, c
   return grad_output;
 }
 
+std::tuple<Tensor, Tensor> activation_grads(std::string_view name, bool needs_bias_grad, const Tensor& grad,
+                                            const Tensor& output) {
+  const Activation activation = activation_of("activation_grads", name);
+  if (activation == Activation::none) {
+    static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
+    return {grad, needs_bias_grad ? bias_grad.call(grad) : Tensor()};
+  }
+  if (!needs_bias_grad) return {activation_input_grad(activation, grad, output), Tensor()};
+  using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
+  static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
+  return fused.call(grad, output, name);
+}
+
 }  // namespace d2l
 
 #define D2L_ACTIVATION(name, suffix)                          \

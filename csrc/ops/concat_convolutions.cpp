@@ -116,16 +116,9 @@ void store(const Tensor& input, const Tensor& weight, const OptionalTensor& bias
   visit_cpu_dtype(output, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d<T>(shape, Layout::nhwc, x.tensor.const_data_ptr<T>(), weight.const_data_ptr<T>(),
-                   {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)},
-                   dense_bias.defined() ? dense_bias.const_data_ptr<T>() : nullptr, y.tensor.mutable_data_ptr<T>(),
-                   activation);
+                   weight_strides(weight), dense_bias.defined() ? dense_bias.const_data_ptr<T>() : nullptr,
+                   y.tensor.mutable_data_ptr<T>(), activation);
   });
-}
-
-Tensors to_float(TensorList tensors) {
-  Tensors result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.to(at::kFloat));
-  return result;
 }
 
 Tensor concat_convolutions(TensorList inputs, TensorList weights, TensorList biases, IntArrayRef stride,
@@ -175,8 +168,7 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
                         std::string_view name) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_concat_convolutions(inputs, weights, biases, stride, padding, dilation, groups, name);
-    const Activation activation = activation_of(kName, name);
-    variable_list saved{activation == Activation::none ? Tensor() : output};
+    variable_list saved{activation_of(kName, name) == Activation::none ? Tensor() : output};
     std::vector<SymInt> sizes;
     for (size_t i = 0; i < inputs.size(); ++i) {
       saved.push_back(weights[i].requires_grad() ? inputs[i] : Tensor());
@@ -192,8 +184,7 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
     ctx->saved_data["dilation"] = dilation.vec();
     ctx->saved_data["groups"] = groups.vec();
     ctx->saved_data["biases"] = static_cast<int64_t>(biases.size());
-    ctx->saved_data["activation"] = static_cast<int64_t>(activation);
-    ctx->saved_data["activation_name"] = std::string(name);
+    ctx->saved_data["activation"] = std::string(name);
     ctx->set_materialize_grads(false);
     return output;
   }
@@ -208,7 +199,10 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
     const auto dilation = ctx->saved_data["dilation"].toIntVector();
     const auto sizes = ctx->saved_data["sizes"].toSymIntVector();
     const Geometry geometry{stride, padding, dilation, groups};
-    const auto [grad, grad_bias] = before_activation(ctx, grads[0], saved[0], 2 * count, biases);
+    bool needs_bias_grad = false;
+    for (size_t i = 0; i < biases; ++i) needs_bias_grad = needs_bias_grad || ctx->needs_input_grad(2 * count + i);
+    const auto [grad, grad_bias] =
+        activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[0]);
     SymInt begin = 0;
     for (size_t i = 0; i < count; ++i) {
       const Conv2dOptions options = geometry.of(i);
@@ -229,23 +223,6 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
       begin = begin + channels;
     }
     return result;
-  }
-
- private:
-  // The gradients of the sums that the activation was applied to, and of all biases if one of them needs it.
-  static std::tuple<Tensor, Tensor> before_activation(AutogradContext* ctx, const Tensor& grad, const Tensor& output,
-                                                      size_t first_bias, size_t biases) {
-    const auto activation = static_cast<Activation>(ctx->saved_data["activation"].toInt());
-    bool needs_bias = false;
-    for (size_t i = 0; i < biases; ++i) needs_bias = needs_bias || ctx->needs_input_grad(first_bias + i);
-    if (activation == Activation::none) {
-      static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
-      return {grad, needs_bias ? bias_grad.call(grad) : Tensor()};
-    }
-    if (!needs_bias) return {activation_input_grad(activation, grad, output), Tensor()};
-    using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
-    static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
-    return fused.call(grad, output, ctx->saved_data["activation_name"].toStringRef());
   }
 };
 

@@ -172,10 +172,6 @@ Tensor in_place(const Tensor& map, at::MemoryFormat format, int64_t& pixel) {
   return found.tensor;
 }
 
-cpu::WeightStrides weight_strides(const Tensor& weight) {
-  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
-}
-
 }  // namespace
 
 Conv2dShape conv2d_shape(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -202,9 +198,7 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     const DeviceScope device(input);
     const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
-    const Tensor y = format == at::MemoryFormat::ChannelsLast
-                         ? output
-                         : at::empty(output.sizes(), output.options().memory_format(at::MemoryFormat::ChannelsLast));
+    const Tensor y = in_channels_last(output);
     check_launch("conv2d", input,
                  cuda::conv2d(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(),
                               dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr, y.mutable_data_ptr(),
@@ -251,9 +245,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
     const DeviceScope device(grad_output);
     const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
-    const Tensor dx = format == at::MemoryFormat::ChannelsLast
-                          ? grad_input
-                          : at::empty(size, grad_input.options().memory_format(at::MemoryFormat::ChannelsLast));
+    const Tensor dx = in_channels_last(grad_input);
     check_launch("conv2d_input_grad", grad_output,
                  cuda::conv2d_input_grad(shape, cuda_dtype(dy), convolution_precision(), dy.const_data_ptr(),
                                          w.const_data_ptr(), dx.mutable_data_ptr(), device.stream()));
@@ -292,9 +284,7 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
     const DeviceScope device(grad_output);
     const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
     const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
-    const Tensor dw = format == at::MemoryFormat::ChannelsLast
-                          ? grad_weight
-                          : at::empty(size, grad_weight.options().memory_format(at::MemoryFormat::ChannelsLast));
+    const Tensor dw = in_channels_last(grad_weight);
     const Tensor workspace = at::empty({cuda::conv2d_weight_grad_workspace(shape, cuda_dtype(dy))},
                                        dy.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
     check_launch("conv2d_weight_grad", grad_output,

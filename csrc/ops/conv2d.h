@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cpu/conv2d.h"
 #include "kernels/shapes.h"
 
 namespace d2l {
@@ -23,6 +24,10 @@ Conv2dShape conv2d_shape(const at::Tensor& input, const at::Tensor& weight, cons
                          const Conv2dOptions& options);
 std::array<c10::SymInt, 4> conv2d_output_size(const at::Tensor& input, const at::Tensor& weight,
                                               const std::optional<at::Tensor>& bias, const Conv2dOptions& options);
+
+inline cpu::WeightStrides weight_strides(const at::Tensor& weight) {
+  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
+}
 
 // activation(conv2d(...)), on CPU and CUDA tensors.
 at::Tensor conv2d_activated(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,

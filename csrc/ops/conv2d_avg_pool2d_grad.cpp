@@ -23,21 +23,6 @@ using at::Tensor;
 using c10::SymIntArrayRef;
 using OptionalTensor = std::optional<Tensor>;
 
-// The gradients of what the activation was applied to, and of the bias if that is needed.
-std::tuple<Tensor, Tensor> activation_grads(std::string_view name, Activation activation, bool needs_bias_grad,
-                                            const Tensor& grad, const Tensor& output) {
-  if (activation == Activation::none) {
-    static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
-    return {grad, needs_bias_grad ? bias_grad.call(grad) : Tensor()};
-  }
-  if (!needs_bias_grad) {
-    return {activation_input_grad(activation, grad, output), Tensor()};
-  }
-  using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
-  static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
-  return fused.call(grad, output, name);
-}
-
 Tensor call_avg_pool_grad(const Tensor& grad_output, SymIntArrayRef map_size, const PoolOptions& pool) {
   using Op =
       Tensor(const Tensor&, SymIntArrayRef, IntArrayRef, IntArrayRef, IntArrayRef, bool, bool, std::optional<int64_t>);
@@ -64,12 +49,12 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_avg_pool2d_grad_separate(
     IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups, std::string_view activation_name,
     IntArrayRef pool_size, IntArrayRef pool_stride, IntArrayRef pool_padding, bool ceil_mode, bool count_include_pad,
     bool needs_input_grad, bool needs_bias_grad) {
-  const Activation activation = check_activated(activation_name, activated);
+  check_activated(activation_name, activated);
   const auto map_size = conv2d_output_size(input, weight, std::nullopt, {stride, padding, dilation, groups});
   const Tensor spread =
       call_avg_pool_grad(grad_output, map_size, {pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad});
   const auto [grad, grad_bias] =
-      activation_grads(activation_name, activation, needs_bias_grad, spread, tensor_or_undefined(activated));
+      activation_grads(activation_name, needs_bias_grad, spread, tensor_or_undefined(activated));
   return {needs_input_grad ? call_conv2d_input_grad(grad, weight, input.sym_sizes(), stride, padding, dilation, groups)
                            : nothing_like(grad_output),
           call_conv2d_weight_grad(grad, input, weight.sym_sizes(), stride, padding, dilation, groups),

@@ -292,19 +292,15 @@ bool needs_bias_grad(AutogradContext* ctx) {
 }
 
 std::tuple<Tensor, Tensor> activation_grads(AutogradContext* ctx, const Tensor& grad, const Tensor& output) {
-  return activation_grads(ctx->saved_data["activation_name"].toStringRef(),
-                          static_cast<Activation>(ctx->saved_data["activation"].toInt()), needs_bias_grad(ctx), grad,
-                          output);
+  return d2l::activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad(ctx), grad, output);
 }
 
 void save_convolution(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
-                      const Conv2dOptions& options, std::string_view activation, Activation kind, const Tensor& a,
-                      const Tensor& b) {
+                      const Conv2dOptions& options, std::string_view activation, const Tensor& a, const Tensor& b) {
   ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(), a, b});
   save_geometry(ctx, options, input.sym_sizes(), weight.sym_sizes());
   ctx->saved_data["has_bias"] = bias.has_value();
-  ctx->saved_data["activation"] = static_cast<int64_t>(kind);
-  ctx->saved_data["activation_name"] = std::string(activation);
+  ctx->saved_data["activation"] = std::string(activation);
   ctx->set_materialize_grads(false);
 }
 
@@ -328,7 +324,7 @@ struct Conv2dActivation : torch::autograd::Function<Conv2dActivation> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_activation(input, weight, bias, stride, padding, dilation, groups, activation);
     const Activation kind = activation_of("conv2d_activation", activation);
-    save_convolution(ctx, input, weight, bias, {stride, padding, dilation, groups}, activation, kind,
+    save_convolution(ctx, input, weight, bias, {stride, padding, dilation, groups}, activation,
                      kind == Activation::none ? Tensor() : output, Tensor());
     return output;
   }
@@ -351,7 +347,7 @@ struct Conv2dMaxPool2d : torch::autograd::Function<Conv2dMaxPool2d> {
     auto [output, offsets] = call_conv2d_max_pool2d(input, weight, bias, stride, padding, dilation, groups, activation,
                                                     pool_size, pool_stride, pool_padding, ceil_mode, true);
     const Activation kind = activation_of("conv2d_max_pool2d", activation);
-    save_convolution(ctx, input, weight, bias, options, activation, kind, kind == Activation::none ? Tensor() : output,
+    save_convolution(ctx, input, weight, bias, options, activation, kind == Activation::none ? Tensor() : output,
                      offsets);
     save_pool(ctx, conv2d_output_size(input, weight, bias, options));
     ctx->saved_data["window"] =
@@ -386,8 +382,8 @@ struct Conv2dAvgPool2d : torch::autograd::Function<Conv2dAvgPool2d> {
                                pool_stride, pool_padding, ceil_mode, count_include_pad, true);
     const Activation kind = activation_of("conv2d_avg_pool2d", activation);
     // conv2d_avg_pool2d_grad takes the weight for its size, too.
-    save_convolution(ctx, input, weight, bias, options, activation, kind,
-                     kind == Activation::none ? Tensor() : activated, weight.requires_grad() ? weight : Tensor());
+    save_convolution(ctx, input, weight, bias, options, activation, kind == Activation::none ? Tensor() : activated,
+                     weight.requires_grad() ? weight : Tensor());
     save_pool(ctx, conv2d_output_size(input, weight, bias, options));
     std::vector<int64_t> numbers = {pool_size[0], pool_size[1]};
     if (pool_stride.empty()) pool_stride = pool_size;
@@ -414,7 +410,7 @@ struct Conv2dAvgPool2d : torch::autograd::Function<Conv2dAvgPool2d> {
         auto [grad_input, grad_weight, grad_bias] = call_conv2d_avg_pool2d_grad(
             grads[0], activated, saved[0], saved[3],
             {geometry.stride(), geometry.padding(), geometry.dilation(), geometry.groups()},
-            ctx->saved_data["activation_name"].toStringRef(), pool, needs_input_grad, needs_bias_grad(ctx));
+            ctx->saved_data["activation"].toStringRef(), pool, needs_input_grad, needs_bias_grad(ctx));
         if (needs_input_grad) result[0] = grad_input;
         result[1] = grad_weight;
         if (needs_bias_grad(ctx)) result[2] = grad_bias;

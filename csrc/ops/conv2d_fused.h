@@ -9,7 +9,6 @@
 #include <string_view>
 #include <tuple>
 
-#include "kernels/cpu/conv2d.h"
 #include "kernels/shapes.h"
 #include "ops/conv2d.h"
 #include "ops/pool2d.h"
@@ -35,15 +34,8 @@ inline bool is_images_pool(const Pool2dShape& pool) {
          pool.P == pool.H / 2 && pool.Q == pool.W / 2;
 }
 
-inline cpu::WeightStrides weight_strides(const at::Tensor& weight) {
-  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
-}
-
-// Through the dispatcher: the gradient of the map under an average pool, and those of what an activation (of that name)
-// was applied to and of the bias, which is undefined unless it is needed.
+// Through the dispatcher: the gradient of the map under an average pool.
 at::Tensor call_avg_pool_grad(const at::Tensor& grad_output, c10::SymIntArrayRef map_size, const PoolOptions& pool);
-std::tuple<at::Tensor, at::Tensor> activation_grads(std::string_view name, Activation activation, bool needs_bias_grad,
-                                                    const at::Tensor& grad, const at::Tensor& output);
 
 // Through the dispatcher: the gradients of input, weight and bias of conv2d_avg_pool2d.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> call_conv2d_avg_pool2d_grad(

@@ -130,10 +130,6 @@ void check_grad(const Tensor& grad_output, const Tensor& output, TensorList para
 
 at::ScalarType statistics_dtype(const Tensor& map) { return is_16_bit(map) ? at::kFloat : at::kDouble; }
 
-cpu::WeightStrides strides_of(const Tensor& weight) {
-  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
-}
-
 // The normalisation of one layer. Keeps what it points to.
 template <typename T>
 struct Layer {
@@ -179,7 +175,7 @@ void run_on_cpu(const Tensor& map, TensorList parameters, TensorList statistics,
     cpu::batch_norm_apply<T>({map.size(0), layer.channels, pixels}, Layout::nhwc, layer.by(eps), {data, all}, {},
                              {normalized, layer.channels});
     cpu::conv2d<T>(convolution(map, layer.channels, growth), Layout::nhwc, normalized,
-                   layer.weight.template const_data_ptr<T>(), strides_of(layer.weight),
+                   layer.weight.template const_data_ptr<T>(), weight_strides(layer.weight),
                    layer.bias.template const_data_ptr<T>(), data + layer.channels);
   }
 }
@@ -210,10 +206,10 @@ void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList para
     const T* const grad_slice = gradient + layer.channels;
     cpu::batch_norm_apply<T>(shape, Layout::nhwc, by, {data, all}, {}, {normalized, layer.channels});
     cpu::conv2d_weight_grad<T>(conv, Layout::nhwc, grad_slice, normalized, result[2].mutable_data_ptr<T>(),
-                               strides_of(result[2]));
+                               weight_strides(result[2]));
     result[3].copy_(at::sum(grad.narrow(1, layer.channels, growth), at::IntArrayRef{0, 2, 3}));
     cpu::conv2d_input_grad<T>(conv, Layout::nhwc, grad_slice, layer.weight.template const_data_ptr<T>(),
-                              strides_of(layer.weight), grad_normalized);
+                              weight_strides(layer.weight), grad_normalized);
     std::vector<double> grad_weight(static_cast<size_t>(layer.channels)), grad_bias(grad_weight.size());
     const cpu::NormGradients<T> through{{grad_normalized, layer.channels}, {data, all}};
     cpu::batch_norm_grad_sums<T>(shape, Layout::nhwc, by, through, grad_weight.data(), grad_bias.data());
@@ -229,12 +225,6 @@ void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList para
 }
 
 // ---- both --------------------------------------------------------------------------------------------------------
-
-Tensors to_float(TensorList tensors) {
-  Tensors result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.to(at::kFloat));
-  return result;
-}
 
 std::tuple<Tensor, Tensor, Tensor> dense_block(const Tensor& input, TensorList parameters, TensorList statistics,
                                                double eps) {

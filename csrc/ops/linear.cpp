@@ -208,11 +208,6 @@ Tensor call_linear(const Tensor& input, const Tensor& weight, const OptionalTens
   return op.call(input, weight, bias);
 }
 
-Tensor call_bias_grad(const Tensor& grad_output) {
-  static const auto op = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
-  return op.call(grad_output);
-}
-
 Tensor call_linear_activation(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                               std::string_view activation) {
   static const auto op = find_op<decltype(linear_activation)>("d2lkernels::linear_activation");
@@ -242,18 +237,10 @@ struct Linear : torch::autograd::Function<Linear> {
     }
     const auto saved = ctx->get_saved_variables();
     // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
-    const bool needs_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
-    const std::string& activation = ctx->saved_data["activation"].toStringRef();
-    Tensor grad = grads[0];
-    if (activation != "none" && needs_bias) {
-      using Fused = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, std::string_view);
-      static const auto fused = find_op<Fused>("d2lkernels::activation_bias_grad");
-      std::tie(grad, result[2]) = fused.call(grad, saved[2], activation);
-    } else if (activation != "none") {
-      grad = activation_input_grad(activation_of(kFusedName, activation), grad, saved[2]);
-    } else if (needs_bias) {
-      result[2] = call_bias_grad(grad);
-    }
+    const bool needs_bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+    const auto [grad, grad_bias] =
+        activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
+    if (needs_bias_grad) result[2] = grad_bias;
     if (ctx->needs_input_grad(0)) {
       result[0] = call_linear(grad, saved[1].t());
     }

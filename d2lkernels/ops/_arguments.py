@@ -13,6 +13,15 @@ def check_tensor(op: str, name: str, value: Any) -> None:
         raise TypeError(f"{op}(): expected {name} to be a Tensor, but got {type(value).__name__}")
 
 
+def check_layer(op: str, input: Any, weight: Any, bias: Any) -> None:
+    """The tensors of a convolution or of a linear layer; the bias may be None."""
+    check_tensor(op, "input", input)
+    check_tensor(op, "weight", weight)
+    if bias is not None:
+        check_tensor(op, "bias", bias)
+    check_devices_when_compiling(op, input, weight=weight, bias=bias)
+
+
 def check_devices_when_compiling(op: str, input: Tensor, **others: Tensor | None) -> None:
     """torch.compile compares devices before it asks the op, in words of its own: so ours come first."""
     if not torch.compiler.is_compiling():

@@ -10,7 +10,7 @@ from torch.compiler import is_dynamo_compiling
 
 from .. import _C
 from .._autodiff import bilinear_function, needs_python_autograd
-from ._arguments import check_devices_when_compiling, check_map_rank, check_tensor, pair
+from ._arguments import check_layer, check_map_rank, pair
 
 _conv2d = torch.ops.d2lkernels.conv2d.default
 _input_grad = torch.ops.d2lkernels.conv2d_input_grad.default
@@ -78,11 +78,7 @@ def conv2d(
         output = _C.conv2d(input, weight, bias, stride, padding, dilation, groups)
         if output is not None:
             return output
-    check_tensor("conv2d", "input", input)
-    check_tensor("conv2d", "weight", weight)
-    if bias is not None:
-        check_tensor("conv2d", "bias", bias)
-    check_devices_when_compiling("conv2d", input, weight=weight, bias=bias)
+    check_layer("conv2d", input, weight, bias)
     check_map_rank("conv2d", input)
     if input.dim() == 3:
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)

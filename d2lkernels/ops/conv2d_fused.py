@@ -10,7 +10,7 @@ from torch.compiler import is_dynamo_compiling
 
 from .. import _C
 from .._autodiff import needs_python_autograd
-from ._arguments import check_devices_when_compiling, check_map_rank, check_tensor, pair
+from ._arguments import check_layer, check_map_rank, check_tensor, pair
 from .activation import activation_function
 from .conv2d import _four_pads, conv2d
 from .pooling import avg_pool2d, max_pool2d
@@ -199,10 +199,7 @@ def _is_unbatched(op: str, input: Tensor) -> bool:
 
 
 def _geometry(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, groups):
-    check_tensor(op, "weight", weight)
-    if bias is not None:
-        check_tensor(op, "bias", bias)
-    check_devices_when_compiling(op, input, weight=weight, bias=bias)
+    check_layer(op, input, weight, bias)
     stride, dilation = pair(op, "stride", stride), pair(op, "dilation", dilation)
     return stride, _four_pads(padding, weight, stride, dilation), dilation, groups
 

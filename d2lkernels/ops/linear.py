@@ -8,7 +8,7 @@ from torch.compiler import is_dynamo_compiling
 
 from .. import _C
 from .._autodiff import bilinear_function, needs_python_autograd
-from ._arguments import check_devices_when_compiling, check_tensor
+from ._arguments import check_layer
 from .activation import activation_function
 
 _linear = torch.ops.d2lkernels.linear.default
@@ -104,11 +104,7 @@ def linear_activation(input: Tensor, weight: Tensor, bias: Tensor | None = None,
 
 
 def _general(op: str, input: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    check_tensor(op, "input", input)
-    check_tensor(op, "weight", weight)
-    if bias is not None:
-        check_tensor(op, "bias", bias)
-    check_devices_when_compiling(op, input, weight=weight, bias=bias)
+    check_layer(op, input, weight, bias)
     activate = activation_function(op, activation)
     if input.dim() == 0:
         raise ValueError(f"{op}(): expected input to have at least one axis, but got a 0-D tensor")

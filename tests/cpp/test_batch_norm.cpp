@@ -3,9 +3,10 @@
 #include <cmath>
 #include <limits>
 
+#include "activation.h"
+#include "capabilities.h"
 #include "check.h"
 #include "kernels/cpu/batch_norm.h"
-#include "kernels/cpu/capability.h"
 #include "threads.h"
 
 namespace d2l::test {
@@ -40,35 +41,6 @@ std::vector<Problem> problems() {
     found.push_back({shape, 0.5, 2.0, true, activation, true});
   }
   return found;
-}
-
-double activate(Activation activation, double x) {
-  switch (activation) {
-    case Activation::relu:
-      return x > 0 ? x : 0;
-    case Activation::sigmoid:
-      return 1 / (1 + std::exp(-x));
-    case Activation::tanh:
-      return std::tanh(x);
-    case Activation::none:
-      break;
-  }
-  return x;
-}
-
-// By the output.
-double slope(Activation activation, double y) {
-  switch (activation) {
-    case Activation::relu:
-      return y > 0 ? 1 : 0;
-    case Activation::sigmoid:
-      return y * (1 - y);
-    case Activation::tanh:
-      return 1 - y * y;
-    case Activation::none:
-      break;
-  }
-  return 1;
 }
 
 // Dense maps, or in NHWC the middle channels of wider ones, around which nothing may be written.
@@ -171,7 +143,7 @@ class Tester {
       var_[k] = static_cast<double>(squares / static_cast<long double>(count));
       for (int64_t i = 0; i < count; ++i) {
         const double residual = residual_.empty() ? 0 : static_cast<double>(residual_[at(c, i)]);
-        output_[at(c, i)] = activate(problem_.activation, normalized(c, i) * weight(c) + bias(c) + residual);
+        output_[at(c, i)] = activated(normalized(c, i) * weight(c) + bias(c) + residual, problem_.activation);
       }
     }
   }
@@ -184,8 +156,8 @@ class Tester {
     for (int64_t c = 0; c < shape_.C && count > 0; ++c) {
       const auto k = static_cast<size_t>(c);
       for (int64_t i = 0; i < count; ++i) {
-        const double gradient =
-            static_cast<double>(grad_[at(c, i)]) * slope(problem_.activation, static_cast<double>(output[at(c, i)]));
+        const double gradient = static_cast<double>(grad_[at(c, i)]) *
+                                derivative(static_cast<double>(output[at(c, i)]), problem_.activation);
         through_[at(c, i)] = gradient;
         grad_bias_[k] += gradient;
         grad_weight_[k] += gradient * normalized(c, i);
@@ -290,8 +262,7 @@ int main() {
   using namespace d2l;
   test::Report report;
   const auto problems = test::problems();
-  for (const auto capability : {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512}) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : test::supported_capabilities()) {
     cpu::set_capability(capability);
     for (size_t i = 0; i < problems.size(); ++i) {
       for (const Layout layout : {Layout::nchw, Layout::nhwc}) {

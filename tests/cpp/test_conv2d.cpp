@@ -7,8 +7,8 @@
 #include <stdexcept>
 
 #include "activation.h"
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "threads.h"
@@ -161,8 +161,6 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
-
 template <typename T>
 void test_problem(Report& report, size_t number, const Problem& problem, Layout layout, bool weight_nhwc) {
   const Conv2dShape s = problem.shape();
@@ -184,8 +182,7 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
       }
     }
   }
-  for (const cpu::Capability capability : kCapabilities) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : supported_capabilities()) {
     cpu::set_capability(capability);
     for (const int64_t threads : {1, 3}) {
       g_threads = threads;

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "activation.h"
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "threads.h"
@@ -14,7 +14,6 @@
 namespace d2l::test {
 namespace {
 
-constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
 constexpr float kBeside = 1234.5f;
 
 const Conv2dShape kShapes[] = {
@@ -101,8 +100,7 @@ void test_shape(Report& report, const Conv2dShape& dense, const std::string& nam
 int main() {
   using namespace d2l;
   test::Report report;
-  for (const cpu::Capability capability : test::kCapabilities) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : test::supported_capabilities()) {
     cpu::set_capability(capability);
     for (const cpu::Conv2dAlgorithm algorithm : {cpu::Conv2dAlgorithm::direct, cpu::Conv2dAlgorithm::winograd}) {
       cpu::set_conv2d_algorithm(algorithm);

@@ -4,15 +4,15 @@
 #include <cmath>
 #include <limits>
 
+#include "activation.h"
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "threads.h"
 
 namespace d2l::test {
 namespace {
 
-constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
 constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::sigmoid, Activation::tanh};
 
 // N is set by the test.
@@ -32,34 +32,6 @@ struct Places {
                                                       : ((n * rows + r) * columns + s) * channels + c);
   }
 };
-
-double activated(double x, Activation activation) {
-  switch (activation) {
-    case Activation::none:
-      return x;
-    case Activation::relu:
-      return std::max(x, 0.0);
-    case Activation::sigmoid:
-      return 1 / (1 + std::exp(-x));
-    case Activation::tanh:
-      return std::tanh(x);
-  }
-  return x;
-}
-
-double derivative(double y, Activation activation) {
-  switch (activation) {
-    case Activation::none:
-      return 1;
-    case Activation::relu:
-      return y > 0 ? 1 : 0;
-    case Activation::sigmoid:
-      return y * (1 - y);
-    case Activation::tanh:
-      return 1 - y * y;
-  }
-  return 1;
-}
 
 template <typename Function>
 void for_taps(const Conv2dShape& s, Function&& function) {
@@ -234,8 +206,7 @@ void test_capability(Report& report, const std::string& name) {
 int main() {
   using namespace d2l;
   test::Report report;
-  for (const cpu::Capability capability : test::kCapabilities) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : test::supported_capabilities()) {
     cpu::set_capability(capability);
     for (const int64_t threads : {1, 3}) {
       test::g_threads = threads;

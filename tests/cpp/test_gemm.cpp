@@ -3,15 +3,15 @@
 #include <cmath>
 #include <limits>
 
+#include "activation.h"
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/gemm.h"
 #include "threads.h"
 
 namespace d2l::test {
 namespace {
 
-constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
 constexpr double kBeside = 1234.5;
 
 struct Problem {
@@ -23,19 +23,6 @@ constexpr Problem kProblems[] = {
     {8, 50, 300},  {9, 35, 35},   {14, 32, 16},  {15, 33, 17}, {40, 64, 8},    {37, 70, 3},     {29, 10, 1030},
     {100, 96, 40}, {6, 130, 600}, {450, 40, 90}, {7, 5, 4500}, {33, 20, 5000}, {30, 300, 2048}, {13, 20, 0},
 };
-
-double activated(double x, Activation activation) {
-  switch (activation) {
-    case Activation::relu:
-      return x < 0 ? 0 : x;
-    case Activation::sigmoid:
-      return 1 / (1 + std::exp(-x));
-    case Activation::tanh:
-      return std::tanh(x);
-    default:
-      return x;
-  }
-}
 
 template <typename T>
 void test_problem(Report& report, const Problem& sizes, bool a_transposed, bool b_transposed, Activation activation,
@@ -140,8 +127,7 @@ void test_streamed(Report& report, const std::string& name) {
 int main() {
   using namespace d2l;
   test::Report report;
-  for (const cpu::Capability capability : test::kCapabilities) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : test::supported_capabilities()) {
     cpu::set_capability(capability);
     for (const int64_t threads : {1, 3}) {
       test::g_threads = threads;

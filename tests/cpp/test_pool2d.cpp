@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/pool2d.h"
 #include "threads.h"
 
@@ -381,8 +381,7 @@ int main() {
   using namespace d2l;
   test::Report report;
   const std::vector<test::Problem> problems = test::problems();
-  for (const auto capability : {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512}) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : test::supported_capabilities()) {
     cpu::set_capability(capability);
     for (size_t i = 0; i < problems.size(); ++i) {
       for (const Layout layout : {Layout::nchw, Layout::nhwc}) {

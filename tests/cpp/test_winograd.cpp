@@ -9,8 +9,8 @@
 #include <stdexcept>
 
 #include "activation.h"
+#include "capabilities.h"
 #include "check.h"
-#include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/winograd_kernel.h"
@@ -19,7 +19,6 @@
 namespace d2l::test {
 namespace {
 
-constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2, cpu::Capability::avx512};
 constexpr Activation kActivations[] = {Activation::relu, Activation::sigmoid, Activation::tanh};
 
 struct Problem {
@@ -232,8 +231,7 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
   constexpr double kOutlier = 3;
   Data data(problem.shape(), layout, weight_nhwc);
   if (problem.N == 0) std::fill(data.grad_weight.begin(), data.grad_weight.end(), 0.0);
-  for (const cpu::Capability capability : kCapabilities) {
-    if (!cpu::is_supported(capability)) continue;
+  for (const cpu::Capability capability : supported_capabilities()) {
     cpu::set_capability(capability);
     for (const int64_t threads : {1, 3}) {
       g_threads = threads;
@@ -267,8 +265,7 @@ void test_error_bounds(Report& report) {
     for (const int64_t channels : {16, 64, 256, 512}) {
       const int64_t pad = taps / 2;
       const Data data(Problem{2, channels, 24, 24, 64, pad, pad, pad, pad, taps, stride}.shape(), Layout::nhwc, true);
-      for (const cpu::Capability capability : kCapabilities) {
-        if (!cpu::is_supported(capability)) continue;
+      for (const cpu::Capability capability : supported_capabilities()) {
         cpu::set_capability(capability);
         const Results results = data.with_tile(tile);
         const std::string name = "taps=" + std::to_string(taps) + " stride=" + std::to_string(stride) +
@@ -294,8 +291,7 @@ void test_many_threads(Report& report) {
                               {4, 130, 14, 14, 160, 1, 1, 1, 1, 3, 2}};
   for (const Problem& problem : problems) {
     const Data data(problem.shape(), Layout::nhwc, true);
-    for (const cpu::Capability capability : kCapabilities) {
-      if (!cpu::is_supported(capability)) continue;
+    for (const cpu::Capability capability : supported_capabilities()) {
       cpu::set_capability(capability);
       for (const auto& [taps, stride, tile, error] : cpu::kWinogradTiles) {
         if (taps != problem.taps || stride != problem.stride || (stride == 1 && tile < 4)) continue;

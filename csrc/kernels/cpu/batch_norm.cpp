@@ -40,6 +40,17 @@ void set_coefficients(Factors<T, kCount>& factors, Channels channels, const Norm
   for (const int which : {0, 1, 2}) factors.spread(which);
 }
 
+// Those of all channels, by given statistics. Returns the inverse deviations.
+template <typename T, int kCount>
+std::vector<double> set_coefficients(Factors<T, kCount>& factors, const BatchNormShape& shape,
+                                     const Normalization<T>& by) {
+  const Channels all{0, shape.C};
+  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  set_inverse_deviations(all, by.var, by.eps, inverse);
+  set_coefficients(factors, all, by, by.mean, inverse);
+  return inverse;
+}
+
 template <typename T, int kCount>
 NormCoefficients<T> coefficients(const Factors<T, kCount>& factors, int64_t group) {
   return {factors.get(0, group), factors.get(1, group), factors.get(2, group)};
@@ -258,11 +269,8 @@ void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normaliz
                       NormMaps<const T> residual, NormMaps<T> output) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(input, residual, output));
-  const Channels all{0, shape.C};
   Factors<T, 3> factors(cut);
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
-  set_inverse_deviations(all, by.var, by.eps, inverse);
-  set_coefficients(factors, all, by, by.mean, inverse);
+  set_coefficients(factors, shape, by);
   for_each_part(cut, shape, [&](int64_t group, int64_t part) {
     normalize(cut, factors, by.activation, group, part, input, residual, output);
   });
@@ -299,14 +307,11 @@ void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Norm
   const Partition cut(shape, layout,
                       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through));
   PartialSums sums(cut);
-  const Channels all{0, shape.C};
   Factors<T, 3> factors(cut);
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
-  set_inverse_deviations(all, by.var, by.eps, inverse);
-  set_coefficients(factors, all, by, by.mean, inverse);
+  const std::vector<double> inverse = set_coefficients(factors, shape, by);
   for_each_part(cut, shape,
                 [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); });
-  join_gradients(cut, all, sums, by, inverse, grad_weight, grad_bias);
+  join_gradients(cut, {0, shape.C}, sums, by, inverse, grad_weight, grad_bias);
 }
 
 template <typename T>
@@ -315,12 +320,9 @@ void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Nor
                            const double* grad_bias, bool accumulate, NormMaps<T> grad_input) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(grad_output, input, grad_input));
-  const Channels all{0, shape.C};
   Factors<T, 5> factors(cut);
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
-  set_inverse_deviations(all, by.var, by.eps, inverse);
-  set_coefficients(factors, all, by, by.mean, inverse);
-  set_slopes(factors, all, shape, by, inverse, grad_weight, grad_bias);
+  const std::vector<double> inverse = set_coefficients(factors, shape, by);
+  set_slopes(factors, {0, shape.C}, shape, by, inverse, grad_weight, grad_bias);
   const bool masked = by.activation != Activation::none;
   for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
     differentiate(cut, factors, masked, accumulate, group, part, grad_output, input, grad_input);
@@ -339,9 +341,7 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through, grad_input));
   PartialSums sums(cut);
   Factors<T, 5> factors(cut);
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
-  set_inverse_deviations({0, shape.C}, by.var, by.eps, inverse);
-  set_coefficients(factors, {0, shape.C}, by, by.mean, inverse);
+  const std::vector<double> inverse = set_coefficients(factors, shape, by);
   const auto grad_output = goes_by_output(by, gradients) ? constant(gradients.through) : gradients.grad_output;
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); },

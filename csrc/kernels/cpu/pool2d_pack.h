@@ -143,6 +143,7 @@ D2L_INLINE void store_first_codes(Offset* to, vec_t<Code> codes, int64_t count) 
   store_codes<Code, kLanes<Code>>(all, codes);
   for (int64_t i = 0; i < count; ++i) to[i] = all[i];
 }
+
 // A NaN is greater than all before it.
 template <typename Values, typename Codes>
 D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& best, Codes& best_code) {
