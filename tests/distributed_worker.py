@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from d2lkernels import models, nn
-from d2lkernels.training.parallel import convert_batch_norm
+from d2lkernels.training.parallel import convert_batch_norm, group_from_environment
 
 
 def _convolutions() -> torch.nn.Module:
@@ -74,21 +73,19 @@ def train(model: torch.nn.Module, wrapped: torch.nn.Module, images: Tensor, labe
 
 def main(path: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank, results = dist.get_rank(), {}
-    images, labels = data()
-    share = slice(4 * rank, 4 * rank + 4)
-    same = True
-    for name, make in NETS.items():
-        model = convert_batch_norm(make(), torch.device("cpu"))
-        results[name] = train(model, DistributedDataParallel(model), images[share], labels[share])
-        everything = torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()])
-        everyone = [torch.empty_like(everything) for _ in range(2)]
-        dist.all_gather(everyone, everything)
-        same &= torch.equal(*everyone)
-    if rank == 0:
-        torch.save({**results, "same everywhere": same}, path)
-    dist.destroy_process_group()
+    cpu = torch.device("cpu")
+    with group_from_environment().joined(cpu) as group:
+        results: dict[str, object] = {}
+        images, labels = data()
+        share = slice(4 * group.rank, 4 * group.rank + 4)
+        same = True
+        for name, make in NETS.items():
+            model = convert_batch_norm(make(), cpu)
+            results[name] = train(model, DistributedDataParallel(model), images[share], labels[share])
+            everything = torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()])
+            same &= torch.equal(*group.gather(everything))
+        if group.is_first:
+            torch.save({**results, "same everywhere": same}, path)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .errors import TrainingError
+
+# What these processes last said to each other. A thread of gloo's lets go of a message and its tensors some time after
+# its arrival, and takes the interpreter's lock to free them if it is the last to know them: while the interpreter ends,
+# that aborts the process (PyTorch's pull request 179291). With the message kept here it is never the last.
+_recent: deque[Any] = deque(maxlen=16)
+
+
+def _finish(message: Any) -> None:
+    message.wait()
+    _recent.append(message)
 
 
 class Group:
@@ -37,7 +48,7 @@ class Group:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor by the sum over all processes."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            _finish(dist.all_reduce(tensor, async_op=True))
         return tensor
 
     def any(self, flag: bool) -> bool:
@@ -45,7 +56,7 @@ class Group:
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._host)
+        _finish(dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._host, async_op=True))
         return bool(flags)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
@@ -53,7 +64,7 @@ class Group:
         if self.size == 1:
             return [tensor.cpu()]
         everyone = [torch.empty_like(tensor, device="cpu") for _ in range(self.size)]
-        dist.all_gather(everyone, tensor.cpu(), group=self._host)
+        _finish(dist.all_gather(everyone, tensor.cpu(), group=self._host, async_op=True))
         return everyone
 
     @contextmanager
