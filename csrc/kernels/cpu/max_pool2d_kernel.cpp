@@ -14,8 +14,20 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 namespace {
 
+// Calls visit(from, code) for each tap of a window.
+template <typename T, typename Visit>
+D2L_INLINE void for_each_tap(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, Visit&& visit) {
+  for (const Tap* row = rows.begin; row != rows.end; ++row) {
+    const T* const from = source + row->place * row_pitch;
+    for (const Tap* column = columns.begin; column != columns.end; ++column) {
+      visit(from + column->place, static_cast<lane_t<T>>(row->code + column->code));
+    }
+  }
+}
+
 // The maxima of n neighbouring windows; store_codes_at(i, codes) gets what first_codes(i) and the taps make of the
-// offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap.
+// offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap. NaNs are rare: a first run
+// over the taps only looks out for them, and where there are some a second one starts afresh.
 template <typename T, typename FirstCodes, typename StoreCodes>
 D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n, T* output,
                             FirstCodes&& first_codes, StoreCodes&& store_codes_at) {
@@ -25,20 +37,32 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
     constexpr int kBlocks = blocks.value;
     pack_t<T, kCount> best[kBlocks];
     pack_t<Code, kCount> codes[kBlocks];
-    for (int b = 0; b < kBlocks; ++b) {
-      best[b] = spread<kCount>(-static_cast<T>(__builtin_inf()));
-      codes[b] = first_codes(count, i + b * kCount);
-    }
-    for (const Tap* row = rows.begin; row != rows.end; ++row) {
-      for (const Tap* column = columns.begin; column != columns.end; ++column) {
-        const T* from = source + (row->place * row_pitch + column->place + i);
-        const auto code = spread<kCount>(static_cast<Code>(row->code + column->code));
-        for (int b = 0; b < kBlocks; ++b) {
-          if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
-          const auto value = load_pack<kCount>(from + b * kCount);
-          replace_where_greater_or_nan(value, code, best[b], codes[b]);
-        }
+    const auto start = [&]() D2L_INLINE_LAMBDA {
+      for (int b = 0; b < kBlocks; ++b) {
+        best[b] = spread<kCount>(-static_cast<T>(__builtin_inf()));
+        codes[b] = first_codes(count, i + b * kCount);
       }
+    };
+    NanWatch<pack_t<T, kCount>> nans[(kBlocks + 1) / 2];
+    start();
+    for_each_tap(source + i, row_pitch, rows, columns, [&](const T* from, Code tap) D2L_INLINE_LAMBDA {
+      pack_t<T, kCount> values[kBlocks];
+      for (int b = 0; b < kBlocks; ++b) {
+        if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
+        values[b] = load_pack<kCount>(from + b * kCount);
+        replace_where_greater(values[b], spread<kCount>(tap), best[b], codes[b]);
+      }
+      for (int b = 0; b < kBlocks; b += 2) nans[b / 2].see(values[b], values[min(b + 1, kBlocks - 1)]);
+    });
+    bool any_nan = false;
+    for (const auto& watch : nans) any_nan |= watch.saw_any();
+    if (__builtin_expect(any_nan, false)) {
+      start();
+      for_each_tap(source + i, row_pitch, rows, columns, [&](const T* from, Code tap) D2L_INLINE_LAMBDA {
+        for (int b = 0; b < kBlocks; ++b) {
+          replace_where_greater_or_nan(load_pack<kCount>(from + b * kCount), spread<kCount>(tap), best[b], codes[b]);
+        }
+      });
     }
     for (int b = 0; b < kBlocks; ++b) {
       store_pack(output + i + b * kCount, best[b]);

@@ -162,6 +162,48 @@ D2L_INLINE void replace_where_greater_or_nan(Values value, Codes code, Values& b
   best_code = wins ? code : best_code;
 }
 
+// The same for values that are no NaNs: a single comparison, or none where the codes are not wanted.
+template <typename Values, typename Codes>
+D2L_INLINE void replace_where_greater(Values value, Codes code, Values& best, Codes& best_code) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
+    const __mmask16 wins = _mm512_cmp_ps_mask((__m512)value, (__m512)best, _CMP_GT_OQ);
+    best = (Values)_mm512_maskz_max_ps(0xffff, (__m512)value, (__m512)best);
+    best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
+    return;
+  }
+#endif
+  const auto wins = value > best;
+  best = value > best ? value : best;
+  best_code = wins ? code : best_code;
+}
+
+// Looks out for NaNs among packs of Values, two at a time.
+template <typename Values>
+class NanWatch {
+ public:
+  D2L_INLINE void see(Values a, Values b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(Values) == 64 && sizeof(a[0]) == 4) {
+      ordered_ = _mm512_mask_cmp_ps_mask(ordered_, (__m512)a, (__m512)b, _CMP_ORD_Q);
+      return;
+    }
+#endif
+    unordered_ |= (a != a) | (b != b);
+  }
+
+  D2L_INLINE bool saw_any() const {
+    if (ordered_ != 0xffff) return true;
+    bool any = false;
+    for (size_t i = 0; i < sizeof(unordered_) / sizeof(unordered_[0]); ++i) any |= unordered_[i] != 0;
+    return any;
+  }
+
+ private:
+  uint16_t ordered_ = 0xffff;
+  decltype(Values{} != Values{}) unordered_{};
+};
+
 // Calls body(Int<count>, Int<blocks>, i) so that [i, i + count * blocks) cover [0, n). The last call may cover elements
 // that were covered before: body must give the same results again, and must not accumulate in memory.
 template <int kCount, int kBlocks, typename Body>
@@ -169,6 +211,10 @@ D2L_INLINE void for_each_pack(int64_t n, Body&& body) {
   int64_t i = 0;
   if constexpr (kBlocks > 1) {
     for (; i + kCount * kBlocks <= n; i += kCount * kBlocks) body(Int<kCount>{}, Int<kBlocks>{}, i);
+    if (n - i > kCount && n >= 2 * kCount) {
+      body(Int<kCount>{}, Int<2>{}, min(i, n - 2 * kCount));
+      i += 2 * kCount;
+    }
   }
   for (; i < n; i += kCount) body(Int<kCount>{}, Int<1>{}, i + kCount <= n ? i : n - kCount);
 }
