@@ -10,9 +10,10 @@
 
 namespace d2l::cpu {
 
-constexpr int64_t kElementsPerPart = 131072;  // joining the sums of parts must cost little
-constexpr int64_t kNarrow = 64;               // columns: fewer make short loops
-constexpr int64_t kSmall = 16;                // pixels or columns: fewer do not fill a register
+constexpr int64_t kElementsPerPart = 32768;  // fewer are not worth a thread, nor the joining of their sums
+constexpr int64_t kRowsPerPart = 64;
+constexpr int64_t kNarrow = 64;  // columns: fewer make short loops
+constexpr int64_t kSmall = 16;   // pixels or columns: fewer do not fill a register
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -38,12 +39,18 @@ struct Partition {
       groups = 1;
       items = rows / repeat;
       narrow_rows = rows % repeat;
-      items_per_part = std::max<int64_t>(64, ceil_div(kElementsPerPart, width));
+      set_parts(std::max(kRowsPerPart, ceil_div(kElementsPerPart, width)));
     } else {
       groups = channels;
       items = shape.N;
-      items_per_part = ceil_div(kElementsPerPart, pixels);
+      set_parts(ceil_div(kElementsPerPart, pixels));
     }
+  }
+
+  // Parts of the same size, and of an even number, that threads have the same to do.
+  void set_parts(int64_t least_items) {
+    const int64_t most = std::max<int64_t>(1, items / least_items);
+    items_per_part = std::max<int64_t>(1, ceil_div(items, most > 1 ? most / 2 * 2 : 1));
     whole_parts = ceil_div(items, items_per_part);
   }
 
@@ -75,6 +82,10 @@ struct Partition {
 // The columns of each of the channels: visit(column, channel).
 template <typename Visit>
 void for_each_column(int64_t width, int64_t run, int64_t channels, Visit&& visit) {
+  if (run == 1 && width == channels) {  // a loop for vectors
+    for (int64_t c = 0; c < channels; ++c) visit(c, c);
+    return;
+  }
   for (int64_t column = 0; column < width;) {
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t i = 0; i < run; ++i, ++column) visit(column, c);
