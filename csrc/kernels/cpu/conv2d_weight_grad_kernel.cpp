@@ -121,6 +121,7 @@ struct Driver {
         in_place ? view_of(input, input_box) : copy_strip(input, input_box, scratch, problem.depth);
 
     for (int64_t block = begin; block < end; ++block) {
+      const bool input_is_new = in_place && block == begin;
       const int64_t width = packing.block_width(block);
       const int64_t channels = min(width, problem.width - block * kBlockWidth<T>);
       const Map<const T> grad{problem.grad_output,
@@ -137,18 +138,19 @@ struct Driver {
                         (column_count - 1) * view.pixel_stride;
         const int64_t last_pixel = problem.images * rows.result * columns.result - 1;
         if (last + width <= problem.grad_output + last_pixel * grad.channels + problem.groups * problem.width) {
-          run_block(strip, view, grad_box, block, fresh, sums);
+          run_block(strip, view, grad_box, block, fresh, input_is_new, sums);
           continue;
         }
       }
       T* copy = scratch + grad_offset;
       if (channels < width) zero(copy, image_count * row_count * column_count * width);
-      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, fresh, sums);
+      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, fresh, input_is_new, sums);
     }
   }
 
+  // input_is_new: this is the first time that the strip of input is read.
   void run_block(const Strip<const T>& input, const Strip<const T>& grad, const Box& box, int64_t block, bool fresh,
-                 T* sums) const {
+                 bool input_is_new, T* sums) const {
     const int64_t width = packing.block_width(block);
     const int64_t tap_column = columns.step * input.pixel_stride;
     const bool contiguous = tap_column == problem.depth;
@@ -180,7 +182,7 @@ struct Driver {
           w.input = input.data + r * w.input_tap_row + s * tap_column + first;
           w.sums = block_sums + r * w.sums_tap_row + (s * problem.depth + first) * width;
           window_function<T>(static_cast<int>(row_count), static_cast<int>(last - first), width > kLanes<T>,
-                             r + s + i == 0)(w);
+                             input_is_new || r + s + i == 0)(w);
         }
       }
     }

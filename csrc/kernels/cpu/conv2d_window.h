@@ -16,9 +16,8 @@ constexpr int kWindowElements = 14;
 constexpr int kWindowElements = 6;
 #endif
 constexpr int kWindowRows = 4;
-// Of grad_output, to prefetch. A block of channels is a part of a pixel: no stream that the machine's own prefetch
-// sees.
-constexpr int64_t kPixelsAhead = 8;
+// To prefetch. A block of channels is a part of a pixel: no stream that the machine's own prefetch sees.
+constexpr int64_t kPixelsAhead = 32;
 
 template <typename T>
 struct WindowArguments {
@@ -35,7 +34,7 @@ struct WindowArguments {
 template <typename T>
 using WindowFunction = void (*)(const WindowArguments<T>&);
 
-// Fetches: the gradient is not in the cache yet.
+// Fetches: the gradient or the input is not in the cache yet.
 template <typename T, int Rows, int Columns, int NV, bool Fetches = false>
 void window(const WindowArguments<T>& arguments) {
   vec_t<T> sums[Rows][Columns][NV] = {};
@@ -57,6 +56,8 @@ void window(const WindowArguments<T>& arguments) {
           gradient[v] = load(grad + v * kLanes<T>);
           if (Fetches) __builtin_prefetch(grad + kPixelsAhead * grad_pixel + v * kLanes<T>);
         }
+        // The line of the first element came with the tile before, or follows in the next step.
+        if (Fetches) __builtin_prefetch(input[0] + kPixelsAhead * input_pixel + Columns - 1);
 #pragma GCC unroll 4
         for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 14
@@ -98,8 +99,10 @@ D2L_INLINE WindowFunction<T> window_of(int rows, int columns, std::integer_seque
 template <typename T>
 D2L_INLINE WindowFunction<T> window_function(int rows, int columns, bool two_vectors, bool fetches) {
   constexpr auto kIndices = std::make_integer_sequence<int, kWindowElements>{};
-  if (!two_vectors) return window_of<T, 1, false>(rows, columns, kIndices);
-  return fetches ? window_of<T, 2, true>(rows, columns, kIndices) : window_of<T, 2, false>(rows, columns, kIndices);
+  if (two_vectors) {
+    return fetches ? window_of<T, 2, true>(rows, columns, kIndices) : window_of<T, 2, false>(rows, columns, kIndices);
+  }
+  return fetches ? window_of<T, 1, true>(rows, columns, kIndices) : window_of<T, 1, false>(rows, columns, kIndices);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
