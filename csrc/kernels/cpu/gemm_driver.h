@@ -4,7 +4,7 @@
 // matrix once (gemm_skinny.h). All others are cut to blocks: of the depth, so that a tile's part of a stays in the L1
 // cache; of columns and rows, so that their parts of b and a stay in L2. b is packed to panels of two vectors of
 // columns, [panel][depth][columns], zero-padded; a is read in place where its rows are contiguous and do not compete
-// for the same sets of the cache, else it is copied, too. One register tile (gemm_microkernel.h) does all the
+// for one set of the cache, else it is copied, too. One register tile (gemm_microkernel.h) does all the
 // arithmetic; bias and activation are applied while a tile is in the L1 cache.
 // Threads: each computes a part of the rows, of the columns or, where c is small, of the depth; parts of the depth are
 // added in their order. Sums are in T: deterministic for a given number of threads.
@@ -27,8 +27,8 @@ constexpr int64_t kGrain = 1 << 18;
 constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = 1024;
 // Blocks of a and of b.
 constexpr int64_t kBlockBytes = 256 << 10;
-// Rows this far apart compete for a few sets of the L1 cache.
-constexpr int64_t kAliasedBytes = 2048;
+// Rows this far apart all compete for one set of the L1 cache.
+constexpr int64_t kAliasedBytes = 4096;
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 // Results larger than the last cache are written past it.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
