@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/pool2d_global_kernel.h"
 #include "kernels/cpu/pool2d_tables.h"
 #include "kernels/cpu/pool2d_tiles.h"
 
@@ -97,6 +98,18 @@ bool write_tile_blocks(const Pool2dShape& shape, Layout layout, bool maximum, Wr
   if (!blocks.is_fast()) return false;
   parallel_units(shape.N * shape.C / channels * shape.P, elements_of(shape),
                  [&](Span units) { write(blocks.view(), units); });
+  return true;
+}
+
+// Calls write(work, units) for all windows if each is a whole map.
+template <typename Write>
+bool write_global(const Pool2dShape& shape, Layout layout, Write&& write) {
+  if (shape.P != 1 || shape.Q != 1) return false;
+  const bool regular = shape.R == shape.H && shape.S == shape.W && shape.pad_h == 0 && shape.pad_w == 0 &&
+                       shape.dilation_h == 1 && shape.dilation_w == 1;
+  if (!shape.adaptive && !regular) return false;
+  const Pool2dGlobal work{shape.H * shape.W, layout == Layout::nhwc ? shape.C : 1};
+  parallel_units(shape.N * shape.C / work.channels, elements_of(shape), [&](Span units) { write(work, units); });
   return true;
 }
 
@@ -331,6 +344,11 @@ void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
 template <typename T, typename Offset>
 void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output, Offset* offsets) {
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
+  if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
+        D2L_CALL_BEST(max_pool2d_global, work, input, output, offsets, units);
+      })) {
+    return;
+  }
   if (write_tile_blocks<T>(shape, layout, true, [&](const Pool2dTileBlocks& work, Span units) {
         D2L_CALL_BEST(max_pool2d_tiles, work, input, output, offsets, units);
       })) {
@@ -353,6 +371,11 @@ template <typename T, typename Offset>
 void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, const Offset* offsets,
                            T* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
+  if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
+        D2L_CALL_BEST(max_pool2d_input_grad_global, work, grad_output, offsets, grad_input, units);
+      })) {
+    return;
+  }
   if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(max_pool2d_input_grad_tiles, work, grad_output, offsets, grad_input, units);
       })) {
@@ -398,6 +421,11 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
   const Divisors<T> divisors(shape);
   const WindowSizes<T> sizes = divisors.view();
+  if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
+        D2L_CALL_BEST(avg_pool2d_global, work, sizes.uniform, input, output, units);
+      })) {
+    return;
+  }
   if (write_tile_blocks<T>(shape, layout, false, [&](const Pool2dTileBlocks& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_tiles, work, sizes.uniform, input, output, units);
       })) {
@@ -415,6 +443,11 @@ template <typename T>
 void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, T* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
   const T uniform_size = Divisors<T>(shape).view().uniform;
+  if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
+        D2L_CALL_BEST(avg_pool2d_input_grad_global, work, uniform_size, grad_output, grad_input, units);
+      })) {
+    return;
+  }
   if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_input_grad_tiles, work, uniform_size, grad_output, grad_input, units);
       })) {
