@@ -37,7 +37,7 @@ void set_coefficients(Factors<T, kCount>& factors, Channels channels, const Norm
     scales[c] = static_cast<T>(scale);
     shifts[c] = static_cast<T>((by.bias ? static_cast<double>(by.bias[c]) : 0) - center.rest * scale);
   }
-  for (const int which : {0, 1, 2}) factors.spread(which);
+  for (const int which : {0, 1, 2}) factors.spread(which, channels);
 }
 
 // Those of all channels, by given statistics. Returns the inverse deviations.
@@ -74,7 +74,7 @@ template <typename T>
 void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<const T> input, PartialSums& sums) {
   const NormExtent work = cut.extent(part);
   const NormRows<const T> rows = cut.rows(input, group, part);
-  double *mean = sums.first(part) + group, *squares = sums.second(part) + group;
+  double *mean = sums.first(part, group), *squares = sums.second(part, group);
   const double count = static_cast<double>(work.rows);
   if (!cut.by_columns) {
     T center;
@@ -96,10 +96,10 @@ void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<con
     column_squares[j] -= column_sums[j] * shift;
     column_sums[j] = static_cast<double>(centers[j]) + shift;  // from here on the mean
   }
-  const double of_column = 1 / static_cast<double>(work.width / cut.channels);
-  for_each_column(work.width, cut.run, cut.channels,
+  const double of_column = 1 / static_cast<double>(work.width / cut.group_channels);
+  for_each_column(work.width, cut.run, cut.group_channels,
                   [&](int64_t j, int64_t c) { mean[c] += column_sums[static_cast<size_t>(j)] * of_column; });
-  for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
+  for_each_column(work.width, cut.run, cut.group_channels, [&](int64_t j, int64_t c) {
     const double distance = column_sums[static_cast<size_t>(j)] - mean[c];
     squares[c] += column_squares[static_cast<size_t>(j)] + count * distance * distance;
   });
@@ -147,8 +147,8 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, cons
   const NormActivationGrad<T> before{by.activation, cut.rows(gradients.output, group, part),
                                      cut.rows(gradients.through, group, part)};
   const NormCoefficients<T> forward = coefficients(factors, group);
-  double *sum = sums.first(part) + group, *product = sums.second(part) + group;
-  const bool folds = cut.by_columns && work.width != cut.channels;
+  double *sum = sums.first(part, group), *product = sums.second(part, group);
+  const bool folds = cut.by_columns && work.width != cut.group_channels;
   std::vector<double> of_columns(static_cast<size_t>(folds ? 2 * work.width : 0));
   double* const column_sums = folds ? of_columns.data() : sum;
   double* const products = folds ? column_sums + work.width : product;
@@ -158,7 +158,7 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, cons
     D2L_CALL_BEST(plane_grad_sums, work, grad_output, input, forward, before, sum, product);
   }
   if (!folds) return;
-  for_each_column(work.width, cut.run, cut.channels, [&](int64_t j, int64_t c) {
+  for_each_column(work.width, cut.run, cut.group_channels, [&](int64_t j, int64_t c) {
     sum[c] += column_sums[j];
     product[c] += products[j];
   });
@@ -192,7 +192,7 @@ void set_slopes(Factors<T, 5>& factors, Channels channels, const BatchNormShape&
     slopes[c] = static_cast<T>(slope);
     offsets[c] = static_cast<T>(scale * grad_bias[c] - Center<T>(by.mean[c]).rest * slope);
   }
-  for (const int which : {3, 4}) factors.spread(which);
+  for (const int which : {3, 4}) factors.spread(which, channels);
 }
 
 template <typename T>
@@ -230,21 +230,21 @@ void for_each_part_backwards(const Partition& cut, const BatchNormShape& shape, 
   });
 }
 
-// sum(group, part) for all parts of a group, then finish(its channels), then apply(group, part). One
-// group at a time where there are enough for all threads: what was summed is then still in a cache.
+// sum(group, part) for all parts of a group, then finish(its channels), then apply(group, part). One group at a time
+// where there are enough for all threads, or no parts to share: what was summed is then still in a cache.
 template <typename Sum, typename Finish, typename Apply>
 void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum, Finish&& finish, Apply&& apply) {
-  if (cut.groups < 4 * max_threads()) {
+  if (cut.parts() > 1 && cut.groups < 4 * max_threads()) {
     for_each_part(cut, shape, sum);
     finish(Channels{0, cut.channels});
     for_each_part_backwards(cut, shape, apply);
     return;
   }
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / shape.values());
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (shape.values() * cut.group_channels));
   parallel_for(0, cut.groups, grain, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       for (int64_t part = 0; part < cut.parts(); ++part) sum(group, part);
-      finish(Channels{group, group + cut.channels / cut.groups});
+      finish(Channels{group * cut.group_channels, (group + 1) * cut.group_channels});
       for (int64_t part = cut.parts(); part-- > 0;) apply(group, part);
     }
   });

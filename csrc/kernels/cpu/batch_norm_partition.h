@@ -12,6 +12,8 @@ namespace d2l::cpu {
 
 constexpr int64_t kElementsPerPart = 32768;  // fewer are not worth a thread, nor the joining of their sums
 constexpr int64_t kRowsPerPart = 64;
+constexpr int64_t kFewRows = 256;  // groups of columns instead of parts
+constexpr int64_t kColumnsPerGroup = 256;
 constexpr int64_t kNarrow = 64;  // columns: fewer make short loops
 constexpr int64_t kSmall = 16;   // pixels or columns: fewer do not fill a register
 
@@ -20,13 +22,14 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // How the maps are cut into groups of channels, and these into parts, whose sums are joined in order. All of it follows
 // from the shape, nothing from the number of threads.
 //
-// By planes, a channel is a group and a part is some of its images. By columns, all channels are one group and a part
-// is some rows; column j belongs to channel j / run % C. Rows of few columns are taken `repeat` at a time if they are
-// `dense`, but for the last ones, which do not fill a wide row: they are the last part.
+// By planes, a channel is a group and a part is some of its images. By columns, a part is some rows, and all channels
+// are one group, unless there are few rows of many columns; column j of a group belongs to channel
+// j / run % group_channels. Rows of few columns are taken `repeat` at a time if they are `dense`, but for the last
+// ones, which do not fill a wide row: they are the last part.
 struct Partition {
   bool by_columns;
-  int64_t channels, pixels;
-  int64_t run = 1, repeat = 1, width = 1;
+  int64_t channels, pixels, group_channels = 1;
+  int64_t run = 1, repeat = 1, width = 1;                               // width: columns of a group
   int64_t groups, items, items_per_part, whole_parts, narrow_rows = 0;  // items: images, or wide rows
 
   Partition(const BatchNormShape& shape, Layout layout, bool dense)
@@ -35,8 +38,9 @@ struct Partition {
       run = layout == Layout::nchw ? pixels : 1;
       const int64_t rows = shape.values() / run, row = channels * run;
       repeat = row >= kNarrow || !dense ? 1 : row >= kSmall ? 4 : 16;
-      width = row * repeat;
-      groups = 1;
+      group_channels = repeat == 1 && rows <= kFewRows ? channels_per_group(rows) : channels;
+      width = group_channels * run * repeat;
+      groups = channels / group_channels;
       items = rows / repeat;
       narrow_rows = rows % repeat;
       set_parts(std::max(kRowsPerPart, ceil_div(kElementsPerPart, width)));
@@ -45,6 +49,12 @@ struct Partition {
       items = shape.N;
       set_parts(ceil_div(kElementsPerPart, pixels));
     }
+  }
+
+  int64_t channels_per_group(int64_t rows) const {
+    int64_t count = channels;
+    while (count % 2 == 0 && count * run >= std::max(2 * kColumnsPerGroup, 2 * kElementsPerPart / rows)) count /= 2;
+    return count;
   }
 
   // Parts of the same size, and of an even number, that threads have the same to do.
@@ -70,12 +80,12 @@ struct Partition {
     if (maps.data == nullptr) return {nullptr, 0};
     const int64_t item = is_narrow(part) ? items : part * items_per_part;
     if (!by_columns) return {maps.data + (item * channels + group) * pixels, channels * pixels};
-    const int64_t pitch = maps.pixel > 0 ? maps.pixel : width;
-    return {maps.data + item * pitch, maps.pixel > 0 || !is_narrow(part) ? pitch : width / repeat};
+    const int64_t pitch = maps.pixel > 0 ? maps.pixel : width * groups;
+    return {maps.data + item * pitch + group * width, maps.pixel > 0 || !is_narrow(part) ? pitch : width / repeat};
   }
   // Values of each channel in the part.
   double values_of(int64_t part) const {
-    return static_cast<double>(by_columns ? items_of(part) * extent(part).width / channels : items_of(part) * pixels);
+    return static_cast<double>(items_of(part) * extent(part).width / group_channels);
   }
 };
 
@@ -101,13 +111,14 @@ struct Channels {
 // Two sums for every channel of every part.
 class PartialSums {
  public:
-  explicit PartialSums(const Partition& cut)
-      : channels_(cut.channels), sums_(static_cast<size_t>(2 * cut.channels * cut.parts())) {}
-  double* first(int64_t part) { return sums_.data() + 2 * part * channels_; }
-  double* second(int64_t part) { return first(part) + channels_; }
+  explicit PartialSums(const Partition& cut) : cut_(cut), sums_(static_cast<size_t>(2 * cut.channels * cut.parts())) {}
+  double* first(int64_t part, int64_t group = 0) {
+    return sums_.data() + 2 * part * cut_.channels + group * cut_.group_channels;
+  }
+  double* second(int64_t part, int64_t group = 0) { return first(part, group) + cut_.channels; }
 
  private:
-  int64_t channels_;
+  const Partition& cut_;
   std::vector<double> sums_;
 };
 
@@ -117,20 +128,22 @@ class Factors {
  public:
   explicit Factors(const Partition& cut)
       : cut_(cut),
-        length_(cut.by_columns ? cut.width : cut.channels),
+        length_(cut.width * cut.groups),
         of_channels_(static_cast<size_t>(kCount * cut.channels)),
         of_columns_(static_cast<size_t>(length_ > cut.channels ? kCount * length_ : 0)) {}
 
-  // To write the factors of channels to; spread() makes them known to get().
+  // To write the factors of channels to; spread() makes those of whole groups known to get().
   T* of_channels(int which) { return of_channels_.data() + which * cut_.channels; }
-  void spread(int which) {
+  void spread(int which, Channels channels) {
     if (of_columns_.empty()) return;
-    const T* const from = of_channels(which);
-    T* const to = of_columns_.data() + which * length_;
-    for_each_column(length_, cut_.run, cut_.channels, [&](int64_t column, int64_t c) { to[column] = from[c]; });
+    const int64_t count = channels.end - channels.begin;
+    const T* const from = of_channels(which) + channels.begin;
+    T* const to = of_columns_.data() + which * length_ + channels.begin * cut_.run;
+    for_each_column(length_ / cut_.channels * count, cut_.run, count,
+                    [&](int64_t column, int64_t c) { to[column] = from[c]; });
   }
   const T* get(int which, int64_t group) const {
-    return (of_columns_.empty() ? of_channels_.data() : of_columns_.data()) + which * length_ + group;
+    return (of_columns_.empty() ? of_channels_.data() : of_columns_.data()) + which * length_ + group * cut_.width;
   }
 
  private:
