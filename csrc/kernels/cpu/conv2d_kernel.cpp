@@ -41,7 +41,8 @@ struct Driver {
   const Correlation<T>& problem;
   AxisPlan rows, columns;
   PackedLayout<T> weights;  // as the problem has them
-  bool folded;              // see conv2d_fold.h
+  Fold fold;                // see conv2d_fold.h
+  bool folded;
   PackedLayout<T> packing;  // of what the tiles see
   Blocking blocking;
   const T* packed;
@@ -109,7 +110,7 @@ struct Driver {
   void pack(T* to) const {
     if (folded) {
       for (int64_t group = 0; group < problem.groups; ++group) {
-        pack_folded(weights, problem.weight + group * problem.weight_group, to + group * packing.group_size());
+        pack_folded(weights, fold, problem.weight + group * problem.weight_group, to + group * packing.group_size());
       }
       return;
     }
@@ -210,18 +211,17 @@ struct Driver {
     return {data, box.rows * box.columns * width, box.columns * width, width};
   }
 
-  // Into the result if it is NHWC, else back into the same memory.
+  // Into the result if it is NHWC, else back into the same memory, dense.
   Strip<T> unfold(const Strip<T>& from, int64_t group, const Map<T>& map, const Box& box) const {
     const bool in_place = map.layout == Layout::nhwc;
-    const Strip<T> to = in_place ? view_of(map, box) : dense(from.data, box, from.pixel_stride);
+    const Strip<T> to = in_place ? view_of(map, box) : dense(from.data, box, problem.width);
     T bias[kBlockWidth<T>] = {};
     load_bias(group, 0, bias);
     for (int64_t i = 0; i < box.images; ++i) {
       for (int64_t r = 0; r < box.rows; ++r) {
         unfold_row(static_cast<const T*>(from.data) + i * from.image_stride + r * from.row_stride, from.pixel_stride,
-                   columns.step, weights.columns.taps, problem.width, box.columns, static_cast<const T*>(bias),
-                   to.data + i * to.image_stride + r * to.row_stride, to.pixel_stride,
-                   in_place ? problem.width : int64_t{kLanes<T>});
+                   fold, problem.width, box.columns, static_cast<const T*>(bias),
+                   to.data + i * to.image_stride + r * to.row_stride, to.pixel_stride);
       }
     }
     return to;
@@ -277,9 +277,10 @@ struct Driver {
     const T* block_weights = packed + group * packing.group_size() + packing.block_offset(block);
     T bias[kBlockWidth<T>] = {};
     if (!folded) load_bias(group, block, bias);
+    const int64_t column_phases = folded ? 1 : columns.phases;
     for (int64_t a = 0; a < min(rows.phases, box.rows); ++a) {
       const Phase row_phase = plan_phase(problem.rows, problem.transposed, rows, a);
-      for (int64_t b = 0; b < min(columns.phases, box.columns); ++b) {
+      for (int64_t b = 0; b < min(column_phases, box.columns); ++b) {
         const Phase column_phase =
             folded ? Phase{1, 0, 0} : plan_phase(problem.columns, problem.transposed, columns, b);
         TileArguments<T> t{};
@@ -299,14 +300,14 @@ struct Driver {
         t.relu = has_relu_tiles();
         t.result = result.data + a * result.row_stride + b * result.pixel_stride;
         t.result_row = rows.phases * result.row_stride;
-        t.result_pixel = columns.phases * result.pixel_stride;
+        t.result_pixel = column_phases * result.pixel_stride;
         t.last_lanes = width - (block_width - kLanes<T>);
         if (t.tap_column == t.depth) {
           t.depth *= t.taps_w;
           t.taps_w = t.taps_w > 0 ? 1 : 0;
         }
         run_phase(t, box.images, strip.image_stride, result.image_stride, ceil_div(box.rows - a, rows.phases),
-                  ceil_div(box.columns - b, columns.phases), block_width > kLanes<T>);
+                  ceil_div(box.columns - b, column_phases), block_width > kLanes<T>);
       }
     }
   }
@@ -353,8 +354,12 @@ void correlate(const Correlation<T>& problem) {
                                 problem.weight_width,
                                 problem.weight_row,
                                 problem.weight_column};
-  const bool folded = is_worth_folding(columns, weights);
-  Driver<T> driver{problem, rows, columns, weights, folded, folded ? folded_layout(weights) : weights, {}, nullptr};
+  const Fold fold = plan_fold(problem.columns, columns, transposed);
+  const bool pixels_adjoin =
+      problem.result_layout == Layout::nchw || problem.result_channels == problem.width || columns.phases == 1;
+  const bool folded = pixels_adjoin && is_worth_folding(problem.columns, columns, fold, weights);
+  Driver<T> driver{problem, rows,   columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
+                   {},      nullptr};
   driver.blocking = driver.choose_blocking();
   const int64_t packed_size = problem.groups * driver.packing.group_size();
   T* packed = static_cast<T*>(workspace(Workspace::call, packed_size * static_cast<int64_t>(sizeof(T))));
