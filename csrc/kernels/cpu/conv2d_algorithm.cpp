@@ -1,5 +1,6 @@
 #include "kernels/cpu/conv2d_algorithm.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <limits>
@@ -59,6 +60,8 @@ constexpr double kWorthwhile = 0.85;
 double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16 * 16); }
 // The direct kernel lets the taps of a row share a vector if there are few.
 double shared_lanes(int64_t channels) { return channels <= 10 ? 32.0 / 3 : lanes(channels); }
+// Channels to sum over.
+double filled(int64_t channels) { return static_cast<double>(std::max<int64_t>(channels, 16)); }
 
 double weight_cost(const Conv2dShape& s, double per_pair) {
   const double pairs = static_cast<double>(s.C) * static_cast<double>(s.K);
@@ -80,8 +83,10 @@ double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
   const ResultMap map = result_map(s, pass);
   const int64_t step = pass == Conv2dPass::input_grad ? s.stride_h * tile : tile;
   const double tiles = static_cast<double>(s.N * ((map.rows + step - 1) / step) * ((map.columns + step - 1) / step));
-  const double pairs =
-      pass == Conv2dPass::input_grad ? lanes(s.C) * static_cast<double>(s.K) : static_cast<double>(s.C) * lanes(s.K);
+  // Products of little depth take as long as storing them.
+  const double pairs = pass == Conv2dPass::forward      ? filled(s.C) * lanes(s.K)
+                       : pass == Conv2dPass::input_grad ? lanes(s.C) * filled(s.K)
+                                                        : static_cast<double>(s.C) * lanes(s.K);
   const bool is_cached = static_cast<double>(s.N * (s.C * s.H * s.W + s.K * s.P * s.Q)) <= kCachedElements;
   const double transform = cost.transform[is_weight] * (is_cached ? 1.0 : kUncachedFactor);
   return tiles * (cost.products * size * size * pairs + transform * (lanes(s.C) + lanes(s.K))) +
@@ -92,11 +97,16 @@ double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
   // With a stride every tap of the input gradient meets one pixel of grad_output.
   const ResultMap map = s.stride_h == 1 ? result_map(s, pass) : ResultMap{s.P, s.Q};
   const double c = static_cast<double>(s.C), k = static_cast<double>(s.K);
-  const double pairs = pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
-                       : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
-                                                        : c * lanes(s.K);
+  const double pixels = static_cast<double>(map.rows * map.columns);
+  double products = pixels * (pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
+                              : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
+                                                               : c * lanes(s.K));
+  // The weight gradient has the channels of either map in its lanes.
+  if (pass == Conv2dPass::weight_grad && s.stride_h == 1) {
+    products = std::min(products, static_cast<double>(s.H * s.W) * lanes(s.C) * k);
+  }
   const double taps = static_cast<double>(s.R * s.S);
-  return static_cast<double>(s.N * map.rows * map.columns) * taps * pairs +
+  return static_cast<double>(s.N) * taps * products +
          weight_cost(s, kDirectWeight[pass == Conv2dPass::weight_grad] * taps);
 }
 

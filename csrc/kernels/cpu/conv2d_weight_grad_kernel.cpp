@@ -189,10 +189,35 @@ struct Driver {
   }
 };
 
+// The same sums with the maps' roles exchanged, for stride 1: over the pixels of input, of the window of grad_output
+// around each. The taps run backwards.
+template <typename T>
+WeightGradient<T> exchanged(const WeightGradient<T>& p) {
+  const auto axis = [](const CorrelationAxis& a) {
+    return CorrelationAxis{a.result, a.source, a.taps, 1, (a.taps - 1) * a.dilation - a.pad, a.dilation};
+  };
+  T* last_tap = p.grad_weight + (p.rows.taps - 1) * p.weight_row + (p.columns.taps - 1) * p.weight_column;
+  return {p.images,        p.groups,       p.width,           p.depth,          axis(p.rows),  axis(p.columns),
+          p.output_layout, p.input_layout, p.output_channels, p.input_channels, p.grad_output, p.input,
+          last_tap,        p.weight_group, p.weight_width,    p.weight_depth,   -p.weight_row, -p.weight_column};
+}
+
+// Whether that leaves fewer lanes empty: the channels of grad_output fill them, or those of input.
+template <typename T>
+bool is_worth_exchanging(const WeightGradient<T>& p) {
+  if (p.rows.stride != 1 || p.columns.stride != 1) return false;
+  // All channels of an NCHW input are transposed faster than a block of them; only many taps make up for that.
+  if (p.input_layout == Layout::nchw && p.rows.taps * p.columns.taps == 1) return false;
+  const auto lanes = [](int64_t channels) { return ceil_div(channels, kLanes<T>) * kLanes<T>; };
+  const int64_t products = p.rows.result * p.columns.result * p.depth * lanes(p.width);
+  return p.rows.source * p.columns.source * p.width * lanes(p.depth) < products - products / 8;
+}
+
 }  // namespace
 
 template <typename T>
-void weight_gradient(const WeightGradient<T>& problem) {
+void weight_gradient(const WeightGradient<T>& original) {
+  const WeightGradient<T> problem = is_worth_exchanging(original) ? exchanged(original) : original;
   Driver<T> driver{problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0,
                    0};
   driver.packing = {problem.depth,
