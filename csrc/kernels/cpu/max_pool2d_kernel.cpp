@@ -93,7 +93,6 @@ D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64
     const __m128i here = _mm_set1_epi8(static_cast<char>(offset));
     for (int b = 0; b < kBlocks; ++b) {
       const __mmask16 matches = _mm_cmpeq_epi8_mask((__m128i)load_pack<kCount>(offsets + b * kCount), here);
-      prefetch_ahead(gradients + b * kCount);
       const __m512 gradient = (__m512)load_pack<kCount>(gradients + b * kCount);
       sum[b] = (pack_t<T, kCount>)_mm512_mask_add_ps((__m512)sum[b], matches, (__m512)sum[b], gradient);
     }
@@ -103,7 +102,6 @@ D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64
   using Code = lane_t<T>;
   const auto here = spread<kCount>(static_cast<Code>(offset));
   for (int b = 0; b < kBlocks; ++b) {
-    if constexpr (kCount == kLanes<T>) prefetch_ahead(gradients + b * kCount);
     const auto matches = load_codes<Code, kCount>(offsets + b * kCount) == here;
     sum[b] += matches ? load_pack<kCount>(gradients + b * kCount) : pack_t<T, kCount>{};
   }
@@ -127,6 +125,12 @@ D2L_INLINE void write_gradients(const T* grad_output, const Offset* offsets, int
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
     pack_t<T, kCount> sum[kBlocks] = {};
+    if (rows.begin != rows.end && columns.begin != columns.end) {  // the rows before the last one were read before
+      const int64_t last = rows.end[-1].place * row_pitch + columns.end[-1].place + i;
+      prefetch_ahead<1024>(offsets + last);
+      for (int b = 0; b < kBlocks; ++b) prefetch_ahead(grad_output + last + b * kCount);
+    }
+    for (int b = 0; b < kBlocks; ++b) prefetch_stores(grad_input + i + b * kCount);
     for (const Tap* row = rows.begin; row != rows.end; ++row) {
       add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, columns, i, sum);
     }

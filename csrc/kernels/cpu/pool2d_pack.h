@@ -60,10 +60,15 @@ D2L_INLINE void store_pack(To* to, Value value) {
 
 // Windows jump between the rows of a map, and the hardware does not look far enough ahead for that. Any address will
 // do.
-template <typename T>
+template <int64_t kBytes = 4096, typename T>
 D2L_INLINE void prefetch_ahead(const T* from) {
-  constexpr uintptr_t kAheadBytes = 4096;
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + kAheadBytes));
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + kBytes));
+}
+
+// Results go to memory that was last used long ago: a store waits for its line as a load does, and comes after it.
+template <typename T>
+D2L_INLINE void prefetch_stores(const T* to) {
+  prefetch_ahead<8192>(to);
 }
 
 template <int kCount, typename T>

@@ -69,6 +69,7 @@ D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients
         T* to = rows + r * pitch + q * work.S * work.channels + i;
         for (int64_t s = 0; s < work.S; ++s, ++code, to += work.channels) {
           for (int b = 0; b < kBlocks; ++b) {
+            if constexpr (kCount == kLanes<T>) prefetch_stores(to + b * kCount);
             const auto value =
                 kMaximum ? where_equal<T, kCount>(codes[b], spread<kCount>(code), gradient[b]) : gradient[b];
             store_pack(to + b * kCount, value);
@@ -109,6 +110,7 @@ D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const T* gradients,
     for (int64_t r = 0; r < work.R; ++r, code += static_cast<Code>(work.S)) {
       const auto value = kMaximum ? where_equal<T, kCount>(codes, code, gradient) : gradient;
       T* to = rows + r * pitch + i;
+      prefetch_stores(to);
       if (i + kCount <= used) {
         store(to, value);
       } else {
