@@ -265,6 +265,50 @@ PyObject* max_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
+// input, kernel_size, stride or None, padding, ceil_mode, count_include_pad
+PyObject* avg_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op =
+      find_op<Tensor(const Tensor&, IntArrayRef, IntArrayRef, IntArrayRef, bool, bool, std::optional<int64_t>)>(
+          "d2lkernels::avg_pool2d");
+  std::array<int64_t, 2> kernel_size, stride, padding;
+  if (count != 6 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], kernel_size) ||
+      !read(arguments[2] == Py_None ? arguments[1] : arguments[2], stride) || !read(arguments[3], padding) ||
+      !PyBool_Check(arguments[4]) || !PyBool_Check(arguments[5])) {
+    Py_RETURN_NONE;
+  }
+  const Tensor& input = THPVariable_Unpack(arguments[0]);
+  if (input.dim() != 4) Py_RETURN_NONE;
+  const bool ceil_mode = arguments[4] == Py_True, counts_pad = arguments[5] == Py_True;
+  return result_of([&] { return op.call(input, kernel_size, stride, padding, ceil_mode, counts_pad, std::nullopt); });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, output_size
+using Adaptive = c10::TypedOperatorHandle<Tensor(const Tensor&, IntArrayRef)>;
+
+PyObject* call_adaptive(const Adaptive& op, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  std::array<int64_t, 2> output_size;
+  if (count != 2 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], output_size)) {
+    Py_RETURN_NONE;
+  }
+  const Tensor& input = THPVariable_Unpack(arguments[0]);
+  if (input.dim() != 4) Py_RETURN_NONE;
+  return result_of([&] { return op.call(input, output_size); });
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* adaptive_avg_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  static const Adaptive op = find_op<Tensor(const Tensor&, IntArrayRef)>("d2lkernels::adaptive_avg_pool2d");
+  return call_adaptive(op, arguments, count);
+}
+
+PyObject* adaptive_max_pool2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  static const Adaptive op = find_op<Tensor(const Tensor&, IntArrayRef)>("d2lkernels::adaptive_max_pool2d");
+  return call_adaptive(op, arguments, count);
+}
+
 template <typename Function>
 PyCFunction as_function(Function* function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
@@ -285,6 +329,9 @@ void register_calls(pybind11::module_& module) {
       {"conv2d_fused", as_function(conv2d_fused), METH_FASTCALL, nullptr},
       {"linear", as_function(linear), METH_FASTCALL, nullptr},
       {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
+      {"avg_pool2d", as_function(avg_pool2d), METH_FASTCALL, nullptr},
+      {"adaptive_avg_pool2d", as_function(adaptive_avg_pool2d), METH_FASTCALL, nullptr},
+      {"adaptive_max_pool2d", as_function(adaptive_max_pool2d), METH_FASTCALL, nullptr},
       {nullptr, nullptr, 0, nullptr},
   };
   if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw pybind11::error_already_set();

@@ -113,6 +113,10 @@ def adaptive_max_pool2d(
         tensor([[[3., 4., 5.]]])
     """
     op = "adaptive_max_pool2d"
+    if not return_indices and not is_dynamo_compiling():
+        output = _C.adaptive_max_pool2d(input, output_size)
+        if output is not None:
+            return output
     check_tensor(op, "input", input)
     check_map_rank(op, input)
     output_size = _output_size(op, input, output_size)
@@ -169,6 +173,10 @@ def avg_pool2d(
                  [5., 6.]]])
     """
     op = "avg_pool2d"
+    if divisor_override is None and not is_dynamo_compiling():
+        output = _C.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+        if output is not None:
+            return output
     check_tensor(op, "input", input)
     check_map_rank(op, input)
     kernel_size = pair(op, "kernel_size", kernel_size)
@@ -207,6 +215,10 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] |
         tensor([[[2.5000]]])
     """
     op = "adaptive_avg_pool2d"
+    if not is_dynamo_compiling():
+        output = _C.adaptive_avg_pool2d(input, output_size)
+        if output is not None:
+            return output
     check_tensor(op, "input", input)
     check_map_rank(op, input)
     return _on_batch(_adaptive_avg_pool2d, input, _output_size(op, input, output_size))
