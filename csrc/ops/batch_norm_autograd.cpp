@@ -117,6 +117,7 @@ struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
     ctx->saved_data["activation"] = std::string(activation);
     ctx->saved_data["passed"] = Wanted::passed(residual, weight, bias);
     ctx->mark_non_differentiable({mean, var});
+    ctx->set_materialize_grads(false);
     return {output, mean, var};
   }
 
