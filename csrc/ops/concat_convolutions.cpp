@@ -189,7 +189,7 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
     return output;
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     const auto groups = ctx->saved_data["groups"].toIntVector();
     const auto count = groups.size(), biases = static_cast<size_t>(ctx->saved_data["biases"].toInt());
     variable_list result(2 * count + biases + 5);
@@ -203,6 +203,7 @@ struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
     for (size_t i = 0; i < biases; ++i) needs_bias_grad = needs_bias_grad || ctx->needs_input_grad(2 * count + i);
     const auto [grad, grad_bias] =
         activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[0]);
+    grads.clear();  // its memory is free for the gradients of the inputs
     SymInt begin = 0;
     for (size_t i = 0; i < count; ++i) {
       const Conv2dOptions options = geometry.of(i);

@@ -8,6 +8,7 @@
 //                        derivative follows from the pooled value
 //   with an avg pool     the activated map; conv2d_avg_pool2d_grad is its backward in one op
 // The backward consists of differentiable ops, so that double backward costs no further kernel.
+// Gradients of maps are given up as soon as the next one is there: they make the peak memory of a training step.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
@@ -329,10 +330,11 @@ struct Conv2dActivation : torch::autograd::Function<Conv2dActivation> {
     return output;
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     if (!grads[0].defined()) return variable_list(8);
     const auto saved = ctx->get_saved_variables();
     const auto [grad, grad_bias] = activation_grads(ctx, grads[0], saved[2]);
+    grads.clear();
     return convolution_grads(ctx, saved, grad, grad_bias, 8);
   }
 };
@@ -356,15 +358,17 @@ struct Conv2dMaxPool2d : torch::autograd::Function<Conv2dMaxPool2d> {
     return {output, offsets};
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list backward(AutogradContext* ctx, variable_list& grads) {
     if (!grads[0].defined()) return variable_list(12);
     const auto saved = ctx->get_saved_variables();
     using InputGrad = Tensor(const Tensor&, const Tensor&, SymIntArrayRef, IntArrayRef);
     static const auto input_grad = find_op<InputGrad>("d2lkernels::max_pool2d_input_grad");
     // Every maximum lies inside the map, so that the sum for the bias can be taken over the pooled values.
-    const auto [pooled, grad_bias] = activation_grads(ctx, grads[0], saved[2]);
+    auto [pooled, grad_bias] = activation_grads(ctx, grads[0], saved[2]);
+    grads.clear();
     const Tensor grad = input_grad.call(pooled, saved[3], ctx->saved_data["map_size"].toSymIntVector(),
                                         ctx->saved_data["window"].toIntVector());
+    pooled.reset();
     return convolution_grads(ctx, saved, grad, grad_bias, 12);
   }
 };

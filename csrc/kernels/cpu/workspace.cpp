@@ -7,7 +7,9 @@ namespace d2l::cpu {
 namespace {
 
 constexpr std::align_val_t kAlignment{64};
-constexpr int64_t kKeptBytes = int64_t{64} << 20;
+// What is kept adds to the memory of the process. Only packed weights are worth that much of it; a call that needs a
+// larger strip or map is the exception, and takes so long that fresh pages cost it next to nothing.
+constexpr int64_t kept_bytes(Workspace purpose) { return int64_t{purpose == Workspace::call ? 16 : 4} << 20; }
 
 class Buffer {
  public:
@@ -25,8 +27,8 @@ class Buffer {
     return data_;
   }
 
-  void trim() {
-    if (size_ > kKeptBytes) release();
+  void trim(int64_t kept) {
+    if (size_ > kept) release();
   }
 
  private:
@@ -49,6 +51,6 @@ Buffer& buffer(Workspace purpose) {
 
 void* workspace(Workspace purpose, int64_t bytes) { return buffer(purpose).reserve(bytes); }
 
-void trim_workspace(Workspace purpose) { buffer(purpose).trim(); }
+void trim_workspace(Workspace purpose) { buffer(purpose).trim(kept_bytes(purpose)); }
 
 }  // namespace d2l::cpu
