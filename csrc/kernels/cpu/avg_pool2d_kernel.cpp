@@ -56,13 +56,6 @@ D2L_INLINE T sum_of_run(const T* from, int64_t n) {
   return sum;
 }
 
-template <typename T>
-D2L_INLINE void fill_run(T* to, int64_t n, T value) {
-  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
-    for (int b = 0; b < blocks.value; ++b) store_pack(to + i + b * count.value, spread<count.value>(value));
-  });
-}
-
 // The gradient is the same in places under the same windows.
 D2L_INLINE bool same_places(TapRange a, TapRange b) {
   if (a.end - a.begin != b.end - b.begin) return false;

@@ -4,10 +4,12 @@
 //   grad_input[h,w] = sum over windows (p, q) that cover (h, w) of grad_output[p,q] where offsets[p,q] points at (h, w)
 //
 // Bytes: each tensor once (an offset is one byte); the taps that windows share come from the nearest cache.
-// FLOPs: a comparison (backward: an addition) per tap. Threads share rows of items (NHWC) or bands of planes (NCHW).
+// FLOPs: a comparison (backward: an addition) per tap. Threads share rows of items (NHWC), bands of planes (NCHW
+// forward) or planes (NCHW backward).
 // Vectors run over the channels (NHWC) or over a row of windows (NCHW); maximum, offset and sum stay in registers.
-// The gradient is a gather: each element compares the remembered offsets of the windows above it with its own place in
-// them, in the order of the windows, adding up in T. Nothing is accumulated in memory, whatever the threads.
+// In NHWC the gradient is a gather: each element compares the remembered offsets of the windows above it with its own
+// place in them. In NCHW, where few lanes would share a place, each window adds to its plane. Either way an element
+// is the sum in T of its windows in their order, whatever the threads.
 #include "kernels/cpu/pool2d_pack.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -138,43 +140,6 @@ D2L_INLINE void write_gradients(const T* grad_output, const Offset* offsets, int
   });
 }
 
-// The same for fewer elements than a register has lanes, of a source that may be read beyond them.
-template <typename T, typename Offset>
-D2L_INLINE void write_few_gradients(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
-                                    TapRange columns, int64_t n, T* grad_input) {
-  constexpr int kCount = kLanes<T>;
-  pack_t<T, kCount> sum[1] = {};
-  for (const Tap* row = rows.begin; row != rows.end; ++row) {
-    add_matching_taps<kCount, 1>(grad_output, offsets, row_pitch, *row, columns, 0, sum);
-  }
-  store_partial(grad_input, sum[0], n);
-}
-
-// A row whose elements belong to the two phases of stride 2 in turn.
-template <typename T, typename Offset>
-D2L_INLINE void write_gradients_of_pairs(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
-                                         AxisTaps columns, const Pairs& pairs, int64_t n, T* grad_input) {
-  const TapRange first_columns = taps_of(columns, pairs.first_phase);
-  const TapRange second_columns = taps_of(columns, pairs.second_phase);
-  for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
-    constexpr int kCount = count.value;
-    constexpr int kBlocks = blocks.value;
-    pack_t<T, kCount> first[kBlocks] = {}, second[kBlocks] = {};
-    for (const Tap* row = rows.begin; row != rows.end; ++row) {
-      add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, first_columns, pairs.first + i, first);
-      add_matching_taps<kCount, kBlocks>(grad_output, offsets, row_pitch, *row, second_columns, pairs.second + i,
-                                         second);
-    }
-    for (int b = 0; b < kBlocks; ++b) store_zipped(grad_input + 2 * (i + b * kCount), first[b], second[b]);
-  });
-  if (2 * pairs.count == n) return;
-  pack_t<T, 1> lone{};
-  for (const Tap* row = rows.begin; row != rows.end; ++row) {
-    add_matching_taps<1, 1>(grad_output, offsets, row_pitch, *row, first_columns, pairs.first + pairs.count, &lone);
-  }
-  grad_input[n - 1] = lone[0];
-}
-
 D2L_INLINE int64_t first_code(TapRange taps) { return taps.begin == taps.end ? 0 : taps.begin->code; }
 
 // The source rows [begin, end) that a band of items reads.
@@ -277,40 +242,19 @@ void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first
   }
 }
 
-// For strides of 1 and 2.
 template <typename T, typename Offset>
-void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, const Offset* offsets, T* grad_input,
-                                T* scratch, Offset* offset_scratch, Span units) {
-  const int64_t copied = min(work.source_columns, work.phase_length);
-  const int64_t row_pitch = work.copies_rows ? work.margin + work.phase_length : work.source_columns;
-  const Pairs pairs(work.columns, work.pad, work.phase_length);
-  for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const int64_t plane = unit / work.bands;
-    const Span band = rows_of_band(work, unit);
-    const T* source = grad_output + plane * work.source_rows * work.source_columns;
-    const Offset* source_offsets = offsets + plane * work.source_rows * work.source_columns;
-    if (work.copies_rows) {
-      const Span filled = rows_read(work.row_taps, band);
-      for (int64_t p = filled.begin; p < filled.end; ++p) {
-        const int64_t from = p * work.source_columns;
-        const int64_t to = (p - filled.begin) * row_pitch + work.margin;
-        copy_row(source + from, copied, scratch + to);
-        __builtin_memcpy(offset_scratch + to, source_offsets + from, static_cast<size_t>(copied) * sizeof(Offset));
-      }
-      source = scratch - filled.begin * row_pitch;
-      source_offsets = offset_scratch - filled.begin * row_pitch;
-    }
-    for (int64_t h = band.begin; h < band.end; ++h) {
-      const TapRange rows = taps_of(work.row_taps, h);
-      T* row = grad_input + (plane * work.rows + h) * work.columns;
-      if (work.stride == 1 && work.copies_rows && work.columns < kLanes<T>) {
-        write_few_gradients(source + work.pad, source_offsets + work.pad, row_pitch, rows, taps_of(work.column_taps, 0),
-                            work.columns, row);
-      } else if (work.stride == 1) {
-        write_gradients(source + work.pad, source_offsets + work.pad, row_pitch, rows, taps_of(work.column_taps, 0),
-                        work.columns, row);
-      } else {
-        write_gradients_of_pairs(source, source_offsets, row_pitch, rows, work.column_taps, pairs, work.columns, row);
+void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const T* grad_output, const Offset* offsets,
+                                   T* grad_input, Span planes) {
+  int64_t window = planes.begin * work.windows_down * work.windows_across;
+  for (int64_t plane = planes.begin; plane < planes.end; ++plane) {
+    T* const to = grad_input + plane * work.plane;
+    fill_run(to, work.plane, T(0));
+    for (int64_t p = 0; p < work.windows_down; ++p, window += work.windows_across) {
+      if (work.rows[p] == kNoTap) continue;
+      for (int64_t q = 0; q < work.windows_across; ++q) {
+        if (work.columns[q] == kNoTap) continue;
+        const auto offset = static_cast<int64_t>(offsets[window + q]);
+        to[work.rows[p] + work.columns[q] + work.steps[offset]] += grad_output[window + q];
       }
     }
   }
@@ -320,7 +264,7 @@ void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, co
   template void max_pool2d_nhwc(const Pool2dNhwc&, const T*, T*, Offset*, Span);                    \
   template void max_pool2d_input_grad_nhwc(const Pool2dNhwc&, const T*, const Offset*, T*, Span);   \
   template void max_pool2d_nchw(const Pool2dNchw&, const T*, const Offset*, T*, Offset*, T*, Span); \
-  template void max_pool2d_input_grad_nchw(const Pool2dNchw&, const T*, const Offset*, T*, T*, Offset*, Span);
+  template void max_pool2d_input_grad_scatter(const Pool2dScatter&, const T*, const Offset*, T*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)

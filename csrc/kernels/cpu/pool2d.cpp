@@ -210,26 +210,33 @@ void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phase
   });
 }
 
+// Where windows begin along an axis, times `scale`, or kNoTap.
+std::vector<int64_t> places_of_windows(const PoolAxis& axis, int64_t scale) {
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < axis.windows(); ++i) {
+    const Window window = axis.window(i);
+    bool any = false;
+    for (int64_t place = window.begin; place < window.end; place += window.step)
+      any |= place >= 0 && place < axis.size();
+    places.push_back(any ? window.begin * scale : kNoTap);
+  }
+  return places;
+}
+
 template <typename T, typename Offset>
-void max_pool2d_input_grad_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phased, const T* grad_output,
-                                       const Offset* offsets, T* grad_input) {
-  const AxisTable rows = tabulate_covers({shape, true}, 1, [&](int64_t, int64_t tap) { return tap * shape.S; });
-  const AxisTable columns = phased.backward_taps();
-  Pool2dNchw work = backward_nchw(shape, rows);
-  work.column_taps = columns.view();
-  work.stride = phased.stride;
-  work.pad = phased.pad;
-  work.phase_length = ceil_div(shape.W + phased.pad, phased.stride);
-  work.margin = phased.reach();
-  work.copies_rows = work.margin > 0 || work.phase_length > shape.Q;
-  const int64_t row_elements = work.margin + work.phase_length;
-  set_bands(work, row_elements * static_cast<int64_t>(sizeof(T) + sizeof(Offset)));
-  const int64_t scratch_size = work.copies_rows ? rows.largest_span(work.band_rows) * row_elements + kMostLanes : 0;
-  parallel_units(shape.N * shape.C * work.bands, elements_of(shape), [&](Span units) {
-    std::vector<T> scratch(static_cast<size_t>(scratch_size));
-    std::vector<Offset> offset_scratch(static_cast<size_t>(scratch_size));
-    D2L_CALL_BEST(max_pool2d_input_grad_nchw, work, grad_output, offsets, grad_input, scratch.data(),
-                  offset_scratch.data(), units);
+void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_output, const Offset* offsets,
+                                   T* grad_input) {
+  const std::vector<int64_t> rows = places_of_windows({shape, true}, shape.W);
+  const std::vector<int64_t> columns = places_of_windows({shape, false}, 1);
+  std::vector<int64_t> steps;
+  for (int64_t r = 0; r < shape.R; ++r) {
+    for (int64_t s = 0; s < shape.S; ++s) {
+      steps.push_back(r * shape.rows(0).step * shape.W + s * shape.columns(0).step);
+    }
+  }
+  const Pool2dScatter work{shape.P, shape.Q, shape.H * shape.W, rows.data(), columns.data(), steps.data()};
+  parallel_units(shape.N * shape.C, elements_of(shape), [&](Span planes) {
+    D2L_CALL_BEST(max_pool2d_input_grad_scatter, work, grad_output, offsets, grad_input, planes);
   });
 }
 
@@ -376,7 +383,8 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
       })) {
     return;
   }
-  if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
+  const bool short_rows = layout == Layout::nchw && shape.W < movable_lanes<T>();
+  if (!short_rows && write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(max_pool2d_input_grad_tiles, work, grad_output, offsets, grad_input, units);
       })) {
     return;
@@ -388,15 +396,8 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
       D2L_CALL_BEST(max_pool2d_input_grad_nhwc, work, grad_output, offsets, grad_input, units);
     });
-  } else if (const PhasedColumns phased(shape); phased.possible && phased.stride <= 2) {
-    max_pool2d_input_grad_phased_nchw(shape, phased, grad_output, offsets, grad_input);
   } else {
-    parallel_images(shape, Layout::nchw, [&](int64_t plane) {
-      std::fill_n(grad_input + plane * shape.H * shape.W, shape.H * shape.W, T(0));
-      visit_places(shape, Layout::nchw, offsets, plane, [&](int64_t output, int64_t input, Place) {
-        if (input >= 0) grad_input[input] += grad_output[output];
-      });
-    });
+    max_pool2d_input_grad_in_nchw(shape, grad_output, offsets, grad_input);
   }
 }
 

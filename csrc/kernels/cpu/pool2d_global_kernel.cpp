@@ -168,13 +168,6 @@ D2L_INLINE T sum_of_plane(const T* plane, int64_t pixels) {
   return fold_all<T>((sums[0] + sums[1]) + (sums[2] + sums[3]), [](auto a, auto b) D2L_INLINE_LAMBDA { return a + b; });
 }
 
-template <typename T>
-D2L_INLINE void fill(T* to, int64_t n, T value) {
-  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
-    for (int b = 0; b < blocks.value; ++b) store_pack(to + i + b * count.value, spread<count.value>(value));
-  });
-}
-
 }  // namespace
 
 template <typename T, typename Offset>
@@ -193,7 +186,7 @@ void max_pool2d_input_grad_global(const Pool2dGlobal& work, const T* grad_output
   const int64_t step = max(1, kClearedBytes / (elements * static_cast<int64_t>(sizeof(T))));
   for (int64_t begin = units.begin; begin < units.end; begin += step) {
     const int64_t end = min(begin + step, units.end);
-    fill(grad_input + begin * elements, (end - begin) * elements, T(0));
+    fill_run(grad_input + begin * elements, (end - begin) * elements, T(0));
     for (int64_t unit = begin; unit < end; ++unit) {
       for (int64_t c = 0; c < work.channels; ++c) {
         const int64_t window = unit * work.channels + c;
@@ -233,7 +226,7 @@ void avg_pool2d_input_grad_global(const Pool2dGlobal& work, T size, const T* gra
     T* to = grad_input + unit * work.pixels * work.channels;
     if (work.channels == 1) {
       const T gradient = gradients[0] / size;
-      fill(to, work.pixels, gradient);
+      fill_run(to, work.pixels, gradient);
       continue;
     }
     for_each_pack<T>(work.channels, [&](auto count, auto blocks, int64_t c) D2L_INLINE_LAMBDA {

@@ -1,9 +1,10 @@
 // What the launchers of pool2d.cpp hand to the kernels that are compiled once per capability. No inline function here:
 // launchers and kernels are compiled for different instruction sets.
 //
-// Every kernel is a gather: an item (a window of the forward pass, an input pixel of the backward pass) reads a
-// rectangle of taps of a source (the input, or grad_output). Which ones is tabulated per axis, with what lies in the
-// padding left out, so that strides, dilations, clipped and adaptive windows are all the same to the kernels.
+// Every kernel but one (Pool2dScatter) is a gather: an item (a window of the forward pass, an input pixel of the
+// backward pass) reads a rectangle of taps of a source (the input, or grad_output). Which ones is tabulated per axis,
+// with what lies in the padding left out, so that strides, dilations, clipped and adaptive windows are all the same to
+// the kernels.
 #pragma once
 
 #include "kernels/cpu/capability.h"
@@ -47,7 +48,7 @@ struct Pool2dNchw {
   int64_t source_rows, source_columns;  // source pixels of one plane
   int64_t band_rows, bands;             // rows of items that share the scratch memory; bands of one plane (maxima)
   AxisTaps row_taps;
-  AxisTaps column_taps;  // forward: one list, for a whole row of windows; backward: one for each phase or span
+  AxisTaps column_taps;  // forward: one list, for a whole row of windows; averages backward: one a phase or span
   int64_t stride, pad;   // of the columns
   int64_t phase_length;
   int64_t margin;     // backward: zeros before each row of grad_output
@@ -56,6 +57,17 @@ struct Pool2dNchw {
   const Span* spans;  // forward: the columns of each window; backward: columns that lie in the same windows; or null
   int64_t span_count;
 };
+
+// Columns innermost, windows add their gradients to a plane. Window (p, q) with offset k has its maximum at
+// rows[p] + columns[q] + steps[k] of the plane; windows of kNoTap hold nothing of it.
+struct Pool2dScatter {
+  int64_t windows_down, windows_across;
+  int64_t plane;  // elements
+  const int64_t* rows;
+  const int64_t* columns;
+  const int64_t* steps;
+};
+constexpr int64_t kNoTap = INT64_MIN;
 
 // What the windows of an average divide by: rows[p] * columns[q]; `uniform` is that where it is the same for all, or 0.
 template <typename T>
@@ -82,8 +94,8 @@ constexpr int64_t kMostLanes = 16;
   void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first_columns, T* output,                \
                        Offset* offsets, T* scratch, Span units);                                                      \
   template <typename T, typename Offset>                                                                              \
-  void max_pool2d_input_grad_nchw(const Pool2dNchw& work, const T* grad_output, const Offset* offsets, T* grad_input, \
-                                  T* scratch, Offset* offset_scratch, Span units);                                    \
+  void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const T* grad_output, const Offset* offsets,          \
+                                     T* grad_input, Span planes);                                                     \
   template <typename T>                                                                                               \
   void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<T>& sizes, const T* input, T* output, Span units);   \
   template <typename T>                                                                                               \

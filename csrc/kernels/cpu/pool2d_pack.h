@@ -266,6 +266,13 @@ D2L_INLINE void store_zipped(T* to, Value first, Value second) {
 }
 
 template <typename T>
+D2L_INLINE void fill_run(T* to, int64_t n, T value) {
+  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
+    for (int b = 0; b < blocks.value; ++b) store_pack(to + i + b * count.value, spread<count.value>(value));
+  });
+}
+
+template <typename T>
 D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     for (int b = 0; b < blocks.value; ++b) {
