@@ -10,7 +10,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 // max(x, 0); NaN stays NaN.
 template <typename T>
 D2L_INLINE vec_t<T> relu(vec_t<T> x) {
-  return x < 0 ? vec_t<T>{} : x;
+  return larger<T>(vec_t<T>{}, x);
 }
 
 template <typename T, typename Function>

@@ -11,7 +11,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 template <Activation kActivation, typename T>
 D2L_INLINE vec_t<T> activate(vec_t<T> x) {
   if constexpr (kActivation == Activation::relu) {
-    return x < 0 ? vec_t<T>{} : x;  // NaN compares as false and stays
+    return larger<T>(vec_t<T>{}, x);  // NaN stays
   } else if constexpr (kActivation == Activation::sigmoid) {
     return sigmoid<T>(x);
   } else if constexpr (kActivation == Activation::tanh) {

@@ -8,7 +8,7 @@ namespace d2l::cpu {
 namespace {
 
 // Elements of a task. One of transcendental functions is worth more than one that is copied.
-int64_t grain_of(Activation activation) { return activation == Activation::relu ? 65536 : 8192; }
+int64_t grain_of(Activation activation) { return activation == Activation::relu ? 32768 : 8192; }
 
 }  // namespace
 

@@ -11,9 +11,14 @@ namespace d2l::cpu {
 namespace {
 
 constexpr int64_t kElementsPerTask = 8192;  // fewer are not worth a thread
-constexpr int64_t kRowsPerPart = 256;       // whose losses are summed in order
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows whose losses are summed in order: a task's worth, in whole registers of any width.
+int64_t rows_per_part(const CrossEntropyShape& shape) {
+  constexpr int64_t kRegister = 16, kMost = 256;
+  return std::clamp(kElementsPerTask / shape.C / kRegister * kRegister, kRegister, kMost);
+}
 
 template <typename T>
 T total_of(const CrossEntropyShape& shape, const T* weight) {
@@ -29,13 +34,13 @@ template <typename T>
 CrossEntropySums cross_entropy(const CrossEntropyShape& shape, const T* input, const int64_t* target, const T* weight,
                                T* losses, T* statistics) {
   const T total = total_of(shape, weight);
-  const int64_t parts = ceil_div(shape.rows(), kRowsPerPart);
+  const int64_t part_rows = rows_per_part(shape), parts = ceil_div(shape.rows(), part_rows);
   auto* const sums = static_cast<CrossEntropySums*>(
       workspace(Workspace::call, parts * static_cast<int64_t>(sizeof(CrossEntropySums))));
-  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (kRowsPerPart * shape.C));
+  const int64_t grain = std::max<int64_t>(1, kElementsPerTask / (part_rows * shape.C));
   parallel_for(0, parts, grain, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
-      const int64_t begin = part * kRowsPerPart, end = std::min(shape.rows(), begin + kRowsPerPart);
+      const int64_t begin = part * part_rows, end = std::min(shape.rows(), begin + part_rows);
       D2L_CALL_BEST(cross_entropy_rows, shape, begin, end, input, target, weight, total, losses, statistics,
                     sums + part);
     }

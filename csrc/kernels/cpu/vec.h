@@ -56,6 +56,35 @@ D2L_INLINE vec_t<T> broadcast(T value) {
   return value - vec_t<T>{};  // x - 0 keeps every x, -0 and NaN included
 }
 
+// a > b ? a : b, which is b where either is NaN. With AVX-512 g++ makes two instructions of that where one is constant,
+// and warns of the intrinsics without masks.
+template <typename T>
+D2L_INLINE vec_t<T> larger(vec_t<T> a, vec_t<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_maskz_max_ps(0xffff, a, b);
+  } else {
+    return _mm512_maskz_max_pd(0xff, a, b);
+  }
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// a < b ? a : b, likewise.
+template <typename T>
+D2L_INLINE vec_t<T> smaller(vec_t<T> a, vec_t<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_maskz_min_ps(0xffff, a, b);
+  } else {
+    return _mm512_maskz_min_pd(0xff, a, b);
+  }
+#else
+  return a < b ? a : b;
+#endif
+}
+
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // The mask of the first `count` lanes of 32 bits.
 D2L_INLINE __m256i first_lanes(int64_t count) {
