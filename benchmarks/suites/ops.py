@@ -53,6 +53,14 @@ WHY_PRODUCT = (
     "matrix products that torch has MKL compute, whose report (MKL_VERBOSE=1) names no AVX-512 code on this machine; "
     "the kernel here uses AVX-512 wherever it is"
 )
+WHY_STRIDED = (
+    "oneDNN's code for a strided input gradient (brgconv_strided, says ONEDNN_VERBOSE=1) does 65 GFLOP/s where the "
+    "kernel here does 140, and in NCHW both maps are reordered for it"
+)
+WHY_TANH = (
+    "ATen leaves tanh to MKL, which runs its high-accuracy code for the oldest processors on this one "
+    "(mkl_vml_kernel_sTanh_EXHAynn, says perf); sigmoid, which ATen vectorises itself, is no such case"
+)
 WHY_ADAPTIVE = "ATen's backward adds to one element at a time"
 WHY_SHORT_ROWS = "a vector holds 16 rows here, while ATen's go along a row, which is shorter than one"
 WHY_LOSS = "one pass over the logits where native makes a log_softmax and reads it again"
@@ -87,6 +95,8 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
         return replace(conv, why=WHY_FEW_CHANNELS)
     if conv.stride == 1 and conv.kernel == 1:
         return replace(conv, why=WHY_PRODUCT)
+    if conv.kernel == 1:
+        return replace(conv, why=WHY_STRIDED)
     return replace(conv, why=WHY_WINOGRAD if conv.stride == 1 and conv.kernel in (3, 5) else "")
 
 
@@ -135,7 +145,7 @@ LAYERS: tuple[Layer, ...] = (
     Rows("mlp.hidden", "relu", 256, 256, why=WHY_OVERHEAD),
     Rows("map", "relu", 256, 48_400),
     Rows("lenet.map1", "sigmoid", 256, 4_704),
-    Rows("lenet.map1", "tanh", 256, 4_704),
+    Rows("lenet.map1", "tanh", 256, 4_704, why=WHY_TANH),
     Rows("classes10", "softmax", 256, 10, why=WHY_SHORT_ROWS),
     Rows("classes1000", "log_softmax", 256, 1_000),
     Rows("classes10", "cross_entropy", 256, 10, target="classes", why=WHY_OVERHEAD),
