@@ -24,7 +24,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 // Multiply-adds worth a thread.
 constexpr int64_t kGrain = 1 << 18;
 // Blocks of the depth. Columns that lie contiguously are copied in long runs, so that fewer rows of them fit.
-constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = 1024;
+constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = 1536;
 // Blocks of a and of b.
 constexpr int64_t kBlockBytes = 256 << 10;
 // Rows this far apart all compete for one set of the L1 cache.
