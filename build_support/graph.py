@@ -105,17 +105,26 @@ def build_library(configuration: Configuration, verbose: bool = False) -> Path:
 def build_cpp_tests(configuration: Configuration) -> list[Path]:
     """Builds the torch-free tests of the CPU kernels from the objects of the library.
 
-    Returns a program for each tests/cpp/test_*.cpp.
+    Returns a program for each tests/cpp/test_*.cpp. Tests of headers for kernel sources, test_vec*.cpp, are compiled as
+    these are: a program NAME.CAPABILITY for each of their instruction sets.
     """
     text = _rules(configuration)
     kernels = list(_cpu_compilations(configuration))
     text += _builds(kernels)
     programs = []
     for source in sorted((ROOT / "tests" / "cpp").glob("test_*.cpp")):
-        name = f"cpp_tests/{source.stem}"
-        test = ("cxx", source, name, [*_common_flags(configuration), f"-I{ROOT / 'tests' / 'cpp'}"])
-        programs.append(BUILD_DIR / name)
-        text += _builds([test], programs[-1], ["-pthread"], extra_objects=[f"{item[2]}.o" for item in kernels])
+        common = [*_common_flags(configuration), f"-I{ROOT / 'tests' / 'cpp'}"]
+        variants = {source.stem: common}
+        if source.stem.startswith("test_vec"):
+            variants = {
+                f"{source.stem}.{capability}": [*common, *flags, f"-DD2L_CPU_CAPABILITY={capability}"]
+                for capability, flags in capability_flags().items()
+            }
+        for variant, flags in variants.items():
+            name = f"cpp_tests/{variant}"
+            programs.append(BUILD_DIR / name)
+            objects = [f"{item[2]}.o" for item in kernels]
+            text += _builds([("cxx", source, name, flags)], programs[-1], ["-pthread"], extra_objects=objects)
     _run_ninja("cpp_tests", text)
     return programs
 

@@ -1,9 +1,9 @@
 // exp, log, sigmoid and tanh of a register of float or double. Only for *_kernel.cpp (see vec.h).
 //
-// Each is within 2.5 units in the last place, subnormal results included, and gives what the C library gives for zeros,
-// infinities and NaN; arguments beyond the range neither overflow on the way nor raise NaN. Written out as arithmetic
-// on whole registers, without tables or branches: about 15 instructions for exp, 25 for the others. AVX-512 scales by a
-// power of 2 in one instruction.
+// Each is within 2.5 units in the last place (tanh 2.6), subnormal results included, and gives what the C library gives
+// for zeros, infinities and NaN; arguments beyond the range neither overflow on the way nor raise NaN. Written out as
+// arithmetic on whole registers, without tables or branches: about 15 instructions for exp, 25 for the others. AVX-512
+// scales by a power of 2 in one instruction.
 //
 // Sources: the reduction of exp and its float polynomial are those of Cephes (Moshier), log is fdlibm's (Sun).
 #pragma once
