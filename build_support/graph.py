@@ -111,9 +111,10 @@ def build_cpp_tests(configuration: Configuration) -> list[Path]:
     text = _rules(configuration)
     kernels = list(_cpu_compilations(configuration))
     text += _builds(kernels)
+    objects = [f"{item[2]}.o" for item in kernels]
+    common = [*_common_flags(configuration), f"-I{ROOT / 'tests' / 'cpp'}"]
     programs = []
     for source in sorted((ROOT / "tests" / "cpp").glob("test_*.cpp")):
-        common = [*_common_flags(configuration), f"-I{ROOT / 'tests' / 'cpp'}"]
         variants = {source.stem: common}
         if source.stem.startswith("test_vec"):
             variants = {
@@ -123,7 +124,6 @@ def build_cpp_tests(configuration: Configuration) -> list[Path]:
         for variant, flags in variants.items():
             name = f"cpp_tests/{variant}"
             programs.append(BUILD_DIR / name)
-            objects = [f"{item[2]}.o" for item in kernels]
             text += _builds([("cxx", source, name, flags)], programs[-1], ["-pthread"], extra_objects=objects)
     _run_ninja("cpp_tests", text)
     return programs

@@ -152,3 +152,27 @@ PROMISED = {
 def test_promised_errors_have_samples():
     names = {name for _, _, name in ERRORS}
     assert {what: samples - names for what, samples in PROMISED.items() if samples - names} == {}
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    "size, window, offset",
+    [
+        ((2, 3, 5, 5), [5, 5, 5, 5, 0, 0, 1, 1], 30),  # whole maps
+        ((2, 3, 6, 6), [3, 3, 1, 1, 1, 1, 1, 1], 200),
+        ((2, 3, 10, 10), [2, 2, 2, 2, 0, 0, 1, 1], 4),
+        ((2, 3, 20, 70), [2, 2, 2, 2, 0, 0, 1, 1], 255),
+        ((1, 2, 40, 40), [17, 18, 3, 2, 8, 9, 1, 1], 2**30),
+        ((1, 2, 40, 40), [17, 18, 3, 2, 8, 9, 1, 1], -7),
+    ],
+    ids=str,
+)
+def test_offsets_that_no_forward_pass_made(device, layout, size, window, offset):
+    """Offsets are a tensor that anyone may write: a gradient that they point outside of its window is dropped."""
+    wide = window[0] * window[1] > 256
+    maps = [(s + 2 * window[4 + i] - window[i]) // window[2 + i] + 1 for i, s in enumerate(size[2:])]
+    grad = torch.ones(*size[:2], *maps, device=device.type).to(memory_format=layout)
+    offsets = torch.full_like(grad, offset, dtype=torch.int32 if wide else torch.uint8)
+    with device.active():
+        assert not torch.ops.d2lkernels.max_pool2d_input_grad(grad, offsets, size, window).any()

@@ -250,11 +250,12 @@ void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const T* grad_outp
     T* const to = grad_input + plane * work.plane;
     fill_run(to, work.plane, T(0));
     for (int64_t p = 0; p < work.windows_down; ++p, window += work.windows_across) {
-      if (work.rows[p] == kNoTap) continue;
+      const int64_t row = work.window_rows[p];
       for (int64_t q = 0; q < work.windows_across; ++q) {
-        if (work.columns[q] == kNoTap) continue;
         const auto offset = static_cast<int64_t>(offsets[window + q]);
-        to[work.rows[p] + work.columns[q] + work.steps[offset]] += grad_output[window + q];
+        if (sizeof(Offset) > 1 && !is_within(offset, work.taps)) continue;  // the table has a step for every byte
+        const int64_t place = row + work.window_columns[q] + work.steps[offset];
+        if (is_within(place, work.plane)) to[place] += grad_output[window + q];
       }
     }
   }

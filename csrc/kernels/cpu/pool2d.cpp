@@ -210,7 +210,7 @@ void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phase
   });
 }
 
-// Where windows begin along an axis, times `scale`, or kNoTap.
+// Where windows begin along an axis, times `scale`; kNowhere for those without a tap inside the map.
 std::vector<int64_t> places_of_windows(const PoolAxis& axis, int64_t scale) {
   std::vector<int64_t> places;
   for (int64_t i = 0; i < axis.windows(); ++i) {
@@ -218,7 +218,7 @@ std::vector<int64_t> places_of_windows(const PoolAxis& axis, int64_t scale) {
     bool any = false;
     for (int64_t place = window.begin; place < window.end; place += window.step)
       any |= place >= 0 && place < axis.size();
-    places.push_back(any ? window.begin * scale : kNoTap);
+    places.push_back(any ? window.begin * scale : kNowhere);
   }
   return places;
 }
@@ -234,7 +234,9 @@ void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
       steps.push_back(r * shape.rows(0).step * shape.W + s * shape.columns(0).step);
     }
   }
-  const Pool2dScatter work{shape.P, shape.Q, shape.H * shape.W, rows.data(), columns.data(), steps.data()};
+  steps.resize(std::max<size_t>(steps.size(), 256), kNowhere);
+  const Pool2dScatter work{shape.P,     shape.Q,        shape.R * shape.S, shape.H * shape.W,
+                           rows.data(), columns.data(), steps.data()};
   parallel_units(shape.N * shape.C, elements_of(shape), [&](Span planes) {
     D2L_CALL_BEST(max_pool2d_input_grad_scatter, work, grad_output, offsets, grad_input, planes);
   });

@@ -190,7 +190,10 @@ void max_pool2d_input_grad_global(const Pool2dGlobal& work, const T* grad_output
     for (int64_t unit = begin; unit < end; ++unit) {
       for (int64_t c = 0; c < work.channels; ++c) {
         const int64_t window = unit * work.channels + c;
-        grad_input[unit * elements + static_cast<int64_t>(offsets[window]) * work.channels + c] = grad_output[window];
+        const auto pixel = static_cast<int64_t>(offsets[window]);
+        if (is_within(pixel, work.pixels)) {
+          grad_input[unit * elements + pixel * work.channels + c] = grad_output[window];
+        }
       }
     }
   }

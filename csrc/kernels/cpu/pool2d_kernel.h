@@ -59,15 +59,15 @@ struct Pool2dNchw {
 };
 
 // Columns innermost, windows add their gradients to a plane. Window (p, q) with offset k has its maximum at
-// rows[p] + columns[q] + steps[k] of the plane; windows of kNoTap hold nothing of it.
+// window_rows[p] + window_columns[q] + steps[k] of the plane. kNowhere in place of a term leaves the window out.
 struct Pool2dScatter {
-  int64_t windows_down, windows_across;
+  int64_t windows_down, windows_across, taps;
   int64_t plane;  // elements
-  const int64_t* rows;
-  const int64_t* columns;
+  const int64_t* window_rows;
+  const int64_t* window_columns;
   const int64_t* steps;
 };
-constexpr int64_t kNoTap = INT64_MIN;
+constexpr int64_t kNowhere = INT64_MIN / 4;  // outside every plane, with other terms added as well
 
 // What the windows of an average divide by: rows[p] * columns[q]; `uniform` is that where it is the same for all, or 0.
 template <typename T>

@@ -58,6 +58,11 @@ D2L_INLINE void store_pack(To* to, Value value) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 
+// Whether 0 <= place < size. Offsets come from a tensor, which may hold anything: no gradient is written by one unseen.
+D2L_INLINE bool is_within(int64_t place, int64_t size) {
+  return static_cast<uint64_t>(place) < static_cast<uint64_t>(size);
+}
+
 // Windows jump between the rows of a map, and the hardware does not look far enough ahead for that. Any address will
 // do.
 template <int64_t kBytes = 4096, typename T>
@@ -173,7 +178,7 @@ D2L_INLINE void replace_where_greater(Values value, Codes code, Values& best, Co
 #if defined(__AVX512F__)
   if constexpr (sizeof(Values) == 64 && sizeof(best[0]) == 4) {
     const __mmask16 wins = _mm512_cmp_ps_mask((__m512)value, (__m512)best, _CMP_GT_OQ);
-    best = (Values)_mm512_maskz_max_ps(0xffff, (__m512)value, (__m512)best);
+    best = (Values)larger<float>((vec_t<float>)value, (vec_t<float>)best);
     best_code = (Codes)_mm512_mask_mov_epi32((__m512i)best_code, wins, (__m512i)code);
     return;
   }
