@@ -4,13 +4,18 @@ import pytest
 import torch
 from cases import not_about_kernels
 from specs import SPECS
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 import d2lkernels
 
 pytestmark = not_about_kernels
 
 OWNED = [(spec, name) for spec in SPECS for name in spec.dispatcher_ops]
+
+WITHOUT_VMAP_RULE = {
+    # It writes running statistics in place. Under vmap, batch_norm calls batch_norm_train and moves them itself.
+    "batch_norm_train_update",
+}
 
 
 def _registered() -> set[str]:
@@ -37,6 +42,44 @@ def test_every_function_has_a_spec():
 @pytest.mark.parametrize("key", ["CPU", "CUDA", "Meta"])
 def test_kernel_is_registered(name, key):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"d2lkernels::{name}", key)
+
+
+def test_every_op_has_a_vmap_rule():
+    def has_rule(name):
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f"d2lkernels::{name}", "FuncTorchBatched")
+
+    assert {name for _, name in OWNED if not has_rule(name)} == WITHOUT_VMAP_RULE
+
+
+@pytest.mark.parametrize(
+    "spec, name", [pytest.param(spec, name, id=name) for spec, name in OWNED if name not in WITHOUT_VMAP_RULE]
+)
+def test_vmap_of_the_op(spec, name):
+    """The op itself, not its wrapper, which may call others under vmap: all tensors batched, and each one alone."""
+    op = getattr(torch.ops.d2lkernels, name).default
+    for arguments in spec.dispatcher_ops[name]("cpu"):
+        leaves, structure = tree_flatten(_each_tensor(arguments, torch.Tensor.detach))
+        places = [place for place, one in enumerate(leaves) if isinstance(one, torch.Tensor)]
+        for batched in (places, *([place] for place in places)):
+            dims = [0 if place in batched else None for place in range(len(leaves))]
+            problems = [_problem(leaves, batched, i) for i in range(3)]
+            expected = [tree_leaves(op(*tree_unflatten(one, structure))) for one in problems]
+            batches = [
+                torch.stack(values) if dim == 0 else values[0]
+                for values, dim in zip(zip(*problems, strict=True), dims, strict=True)
+            ]
+            batched_op = torch.vmap(op, tuple(tree_unflatten(dims, structure)))
+            actual = tree_leaves(batched_op(*tree_unflatten(batches, structure)))
+            for mine, theirs in zip(actual, zip(*expected, strict=True), strict=True):
+                torch.testing.assert_close(mine, torch.stack(theirs))
+
+
+def _problem(leaves, places, i):
+    """Other values at these places; integers stay the targets, offsets and seeds that they are."""
+    return [
+        one * (1 + 0.5 * i) + 0.1 * i if place in places and one.is_floating_point() else one
+        for place, one in enumerate(leaves)
+    ]
 
 
 @pytest.mark.parametrize("spec, name", [pytest.param(spec, name, id=name) for spec, name in OWNED])

@@ -1,14 +1,15 @@
-"""vmap rules: each op handles a batch of problems in one call (losses: in one call each).
+"""vmap rules: most ops handle a batch of problems in one call.
 
 A pooling op takes the batch as more images, batch normalisation as more channels, an activation as more elements. A
 convolution whose tensors are both batched takes it as more groups; with one batched tensor, as more images or more
-channels of that tensor.
+channels of that tensor. Losses and what is fused of several steps with weights take one call for each problem.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 def register() -> None:
@@ -16,9 +17,10 @@ def register() -> None:
     rule("d2lkernels::conv2d", _conv2d)
     rule("d2lkernels::conv2d_input_grad", _conv2d_input_grad)
     rule("d2lkernels::conv2d_weight_grad", _conv2d_weight_grad)
+    rule("d2lkernels::conv2d_activation", _then_activation(_conv2d))
     rule("d2lkernels::linear", _linear)
+    rule("d2lkernels::linear_activation", _then_activation(_linear))
     rule("d2lkernels::concat", _concat)
-    rule("d2lkernels::dense_block_grad", _dense_block_grad)
     ops = torch.ops.d2lkernels
     for op, tensors in (
         (ops.max_pool2d, 1),
@@ -44,19 +46,32 @@ def register() -> None:
         (ops.activation_bias_grad, 2, 0),
     ):
         rule(op.default, _channels_rule(op.default, maps, parameters))
-    for op in (ops.relu, ops.sigmoid, ops.tanh, ops.relu_input_grad, ops.sigmoid_input_grad, ops.tanh_input_grad):
+    for op in (
+        ops.relu,
+        ops.sigmoid,
+        ops.tanh,
+        ops.relu_input_grad,
+        ops.sigmoid_input_grad,
+        ops.tanh_input_grad,
+        ops.add_relu,
+    ):
         rule(op.default, _elements_rule(op.default))
     for op in (ops.softmax, ops.log_softmax, ops.softmax_input_grad, ops.log_softmax_input_grad):
         rule(op.default, _axis_rule(op.default))
     rule("d2lkernels::dropout", _dropout)
-    for op, tensors in (
-        (ops.conv2d_avg_pool2d_grad, 4),
-        (ops.cross_entropy, 3),
-        (ops.cross_entropy_input_grad, 6),
-        (ops.mse_loss, 2),
-        (ops.mse_loss_input_grad, 3),
+    for op in (
+        ops.conv2d_max_pool2d,
+        ops.conv2d_avg_pool2d,
+        ops.conv2d_avg_pool2d_grad,
+        ops.concat_convolutions,
+        ops.dense_block,
+        ops.dense_block_grad,
+        ops.cross_entropy,
+        ops.cross_entropy_input_grad,
+        ops.mse_loss,
+        ops.mse_loss_input_grad,
     ):
-        rule(op.default, _one_by_one_rule(op.default, tensors))
+        rule(op.default, _one_by_one_rule(op.default))
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -86,22 +101,6 @@ def _images_rule(op, tensors: int):
 def _concat(info, in_dims, tensors, dim):
     fronts = [_front(tensor, at, info.batch_size) for tensor, at in zip(tensors, in_dims[0], strict=True)]
     return torch.ops.d2lkernels.concat.default(fronts, dim + 1 if dim >= 0 else dim), 0
-
-
-def _dense_block_grad(info, in_dims, *args):
-    """One problem after the other: weights differ, and a map has one set of statistics."""
-
-    def choose(arg, dim, i):
-        if isinstance(arg, (list, tuple)):
-            return [choose(one, at, i) for one, at in zip(arg, dim, strict=True)]
-        return arg if dim is None else arg.select(dim, i)
-
-    op = torch.ops.d2lkernels.dense_block_grad.default
-    every = range(info.batch_size)
-    results = [op(*(choose(arg, dim, i) for arg, dim in zip(args, in_dims, strict=True))) for i in every]
-    inputs, parameters = zip(*results, strict=True)
-    stacked = [torch.stack(one) for one in zip(*parameters, strict=True)]
-    return (torch.stack(inputs), stacked), (0, [0] * len(stacked))
 
 
 def _fold(front: Tensor, is_map: bool) -> Tensor:
@@ -156,20 +155,23 @@ def _axis_rule(op):
     return rule
 
 
-def _one_by_one_rule(op, tensors: int):
-    """One call for each problem, where a larger one of the same kind would mix them: a mean, a weight per class."""
+def _one_by_one_rule(op):
+    """One call for each problem, where a larger one of the same kind would mix them: a mean, weights in every step."""
+
+    def choose(arg, dim, i: int):
+        if isinstance(arg, (list, tuple)):
+            return [choose(one, at, i) for one, at in zip(arg, dim, strict=True)]
+        return arg if dim is None else arg.select(dim, i)
+
+    def stack(results):
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return tuple(stack(one) for one in zip(*results, strict=True))
 
     def rule(info, in_dims, *args):
-        def problem(i: int) -> list:
-            return [
-                arg if dim is None or arg is None else arg.select(dim, i)
-                for arg, dim in zip(args[:tensors], in_dims, strict=False)
-            ]
-
-        results = [op(*problem(i), *args[tensors:]) for i in range(info.batch_size)]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+        results = [op(*choose(args, in_dims, i)) for i in range(info.batch_size)]
+        outputs = stack(results)
+        return outputs, tree_map(lambda _: 0, outputs)
 
     return rule
 
@@ -294,3 +296,13 @@ def _linear(info, in_dims, input, weight, bias):
     if bias is not None:
         output = output + _front(bias, bias_dim, 1)[:, None]
     return output, 0
+
+
+def _then_activation(product):
+    """The rule of a fused op, whose last argument is the activation."""
+
+    def rule(info, in_dims, *args):
+        output, dim = product(info, in_dims[:-1], *args[:-1])
+        return (output if args[-1] == "none" else getattr(torch.ops.d2lkernels, args[-1]).default(output)), dim
+
+    return rule
