@@ -10,7 +10,8 @@ import contextlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,33 @@ def save(value: Any, path: str | os.PathLike[str], format: str | None = None) ->
         if format == "safetensors":
             raise PersistenceError(f"save(): {_ABSENT}") from None
         format = "torch"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+
+    def write(file: Path) -> None:
         if format == "torch":
-            torch.save(_build(plain, {name: tensor.detach() for name, tensor in tensors.items()}), partial)
+            torch.save(_build(plain, {name: tensor.detach() for name, tensor in tensors.items()}), file)
         else:
             copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            save_file(copies, partial, metadata={"format": _FORMAT, "value": json.dumps(plain)})
-        os.replace(partial, path)
+            save_file(copies, file, metadata={"format": _FORMAT, "value": json.dumps(plain)})
+
+    try:
+        replace_file(path, write)
     except Exception as error:  # each library has errors of its own for what the disk says
+        raise PersistenceError(f"save(): {path} cannot be written: {error}") from error
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Has a file written under another name, and puts it in place once it is complete, or removes it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.touch()
+        permissions = stat.S_IMODE(partial.stat().st_mode)
+        write(partial)
+        partial.chmod(permissions)  # safetensors writes a file that its owner alone may read
+        os.replace(partial, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise PersistenceError(f"save(): {path} cannot be written: {error}") from error
+        raise
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 import sys
 from collections import OrderedDict
 
@@ -179,6 +180,16 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     with pytest.raises(ValueError, match="format to be"):
         d2lkernels.save(base, tmp_path / "x", format="pickle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_umask_says_who_may_read_a_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        for format in ("safetensors", "torch"):
+            d2lkernels.save(base, tmp_path / format, format=format)
+            assert stat.S_IMODE((tmp_path / format).stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import stat
 import sys
 import threading
 from dataclasses import replace
@@ -26,6 +27,7 @@ from d2lkernels.training import (
     checkpoint,
     comparison_table,
     draw_curves,
+    session,
     train,
     write_csv,
 )
@@ -334,7 +336,7 @@ def test_a_failed_save_leaves_the_last_checkpoint_in_place(data, tmp_path):
     trainer = Trainer(CONFIG, data)
     trainer.save(tmp_path / "c.safetensors")
     before = (tmp_path / "c.safetensors").read_bytes()
-    (tmp_path / "c.safetensors.part").mkdir()
+    (tmp_path / f"c.safetensors.{os.getpid()}.part").mkdir()
     with pytest.raises(CheckpointError, match="cannot be written"):
         trainer.save(tmp_path / "c.safetensors")
     assert (tmp_path / "c.safetensors").read_bytes() == before
@@ -415,6 +417,29 @@ def test_ctrl_c_saves_and_the_rest_can_follow(data, tmp_path):
     resumed.restore(checkpoint.load(result.checkpoints[0]))
     assert not train([resumed], tmp_path).interrupted
     assert results(resumed) == results(whole)
+
+
+def test_ctrl_c_while_files_are_written_lets_them_be_complete(data, tmp_path, monkeypatch):
+    def press_and_draw(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        draw(*arguments)
+
+    draw = session.draw_curves
+    monkeypatch.setattr(session, "draw_curves", press_and_draw)
+    interrupt = Interrupt()
+    result = train([Trainer(CONFIG, data)], tmp_path, interrupt=interrupt)
+    assert not result.interrupted
+    assert interrupt()
+    assert all(path.exists() for path in (*result.pictures, *result.checkpoints))
+
+
+def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(data, tmp_path):
+    before = os.umask(0o027)
+    try:
+        Trainer(CONFIG, data).save(tmp_path / "c.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "c.safetensors").stat().st_mode) == 0o640
 
 
 def test_a_session_runs_in_another_thread(data, tmp_path):

@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 
 from d2lkernels import cli, models
 from d2lkernels.data import FashionMNIST, load_fashion_mnist
-from d2lkernels.training import Epoch, History, TrainConfig, Trainer, TrainingError, train
+from d2lkernels.training import Epoch, History, TrainConfig, Trainer, TrainingError, session, train
 from d2lkernels.training import command as train_command
 from d2lkernels.training.book import book_results
 from d2lkernels.training.session import Result, prepare_folder
@@ -118,6 +119,20 @@ def test_all_models_are_trained_in_turn_and_a_stopped_session_goes_on(tmp_path, 
     assert again.count("epoch 1/2") == 2
 
 
+def test_ctrl_c_at_the_end_of_a_model_stops_the_next(tmp_path, capsys, monkeypatch):
+    def press_and_write(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments)
+
+    write = session.draw_predictions
+    monkeypatch.setattr(session, "draw_predictions", press_and_write)
+    monkeypatch.setattr(train_command, "CHAPTERS", ("softmax_regression", "mlp"))
+    assert cli.main(["train", "all", "--quick", "--out", str(tmp_path)]) == 130
+    assert f"train all --resume {tmp_path}" in capsys.readouterr().out
+    assert (tmp_path / "softmax_regression" / "predictions.png").exists()
+    assert (tmp_path / "mlp" / "d2lkernels.safetensors").exists()
+
+
 # Logs
 
 
@@ -192,7 +207,7 @@ def test_a_probe_of_the_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_training_goes_on_when_a_checkpoint_in_between_cannot_be_written(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("d2lkernels.training.session.CHECKPOINT_SECONDS", 0.0)
-    blocker = tmp_path / "d2lkernels.safetensors.part"
+    blocker = tmp_path / f"d2lkernels.safetensors.{os.getpid()}.part"
     blocker.mkdir()
     trainer = Trainer(CONFIG, data)
     run_epoch = trainer.run_epoch

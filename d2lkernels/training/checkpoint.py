@@ -6,9 +6,7 @@ metadata. Nothing is pickled, so that reading a file of unknown origin runs no c
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from ..persistence import describe_difference as describe_difference
+from ..persistence import replace_file
 from .errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -57,13 +56,10 @@ def save(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) ->
     except ImportError:
         raise CheckpointError(SAFETENSORS_ABSENT) from None
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    partial = path.with_name(path.name + ".part")
+    metadata = {"format": _FORMAT, "state": json.dumps(state)}
     try:
-        save_file(plain, partial, metadata={"format": _FORMAT, "state": json.dumps(state)})
-        os.replace(partial, path)
+        replace_file(path, lambda file: save_file(plain, file, metadata=metadata))
     except Exception as error:  # safetensors has an error class of its own for what the disk says
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise CheckpointError(f"the checkpoint {path} cannot be written: {error}") from error
 
 

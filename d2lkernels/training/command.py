@@ -21,7 +21,7 @@ from .errors import CheckpointError, TrainingError
 from .history import COMPARISON_HEADER, comparison_rows, comparison_table, table
 from .options import choose_device, model_option, positive_float, positive_int
 from .parallel import Group, group_from_environment
-from .session import Result, checkpoint_path, prepare_folder, train
+from .session import Interrupt, Result, checkpoint_path, prepare_folder, train
 from .tasks import TASKS, Data
 from .trainer import DTYPES, NATIVE, OPTIMIZERS, OURS, TrainConfig, Trainer
 
@@ -167,8 +167,12 @@ def _run_all(
     group: Group,
     loaded: dict[str, Data],
 ) -> int:
-    """Trains one model after the other, each into a folder of its own; a table ends it."""
+    """Trains one model after the other, each into a folder of its own; a table ends it.
+
+    Ctrl-C while the files of one are written stops the next before its first batch, which says how to go on.
+    """
     rows = []
+    interrupt = Interrupt()
     for name in names:
         if group.is_first:
             print(f"\n== {name}", flush=True)
@@ -176,7 +180,7 @@ def _run_all(
         resume = arguments.resume / name if arguments.resume else None
         if resume and not any(checkpoint_path(resume, backend).exists() for backend in (OURS, NATIVE)):
             resume = None  # that run had not come so far
-        done = _run_one(arguments, name, folder / name, resume, device, group, loaded)
+        done = _run_one(arguments, name, folder / name, resume, device, group, loaded, interrupt)
         if done.result.interrupted:
             if group.is_first:
                 print(f"The other models too:\n  {_resume_command(ALL, folder)}")
@@ -209,6 +213,7 @@ def _run_one(
     device: torch.device,
     group: Group,
     loaded: dict[str, Data],
+    interrupt: Interrupt | None = None,
 ) -> _Done:
     saved = _load_checkpoints(arguments, name, resume) if resume else {}
     task = models.spec(name).task
@@ -225,7 +230,7 @@ def _run_one(
             trainer.model.load_state_dict(trainers[0].model.state_dict())
     if group.is_first:
         _announce(trainers, data)
-    result = train(trainers, folder, tensorboard=arguments.tensorboard)
+    result = train(trainers, folder, interrupt=interrupt, tensorboard=arguments.tensorboard)
     inside = None
     if group.is_first:
         inside = _report(result, trainers, folder)

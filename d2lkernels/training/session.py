@@ -36,7 +36,7 @@ class Result:
 
 
 class Interrupt:
-    """Turns the first Ctrl-C into a flag, so that a step is never cut in two; the second stops at once."""
+    """Turns the first Ctrl-C into a flag, so that no step and no file is cut in two; the second stops at once."""
 
     def __init__(self) -> None:
         self._flag = False
@@ -117,21 +117,22 @@ def train(
     batches = sum(
         len(t.loader) * (t.config.epochs - len(t.history)) - t.loader.next_batch for t in trainers if not t.finished
     )
-    with interrupt.watched(), Progress(batches, bar if group.is_first else False) as progress:
-        while (trainer := session.next_trainer()) and not group.any(interrupt()):
-            epoch, epochs = len(trainer.history) + 1, trainer.config.epochs
-            progress.describe(f"{trainer.config.backend} {epoch}/{epochs}")
-            if not trainer.run_epoch(progress.advance, interrupt):
-                break
-            width, name_width = len(str(epochs)), max(len(t.config.backend) for t in trainers)
-            if group.is_first:
-                progress.line(
-                    f"epoch {epoch:{width}}/{epochs}  {trainer.config.backend:{name_width}}  "
-                    f"{trainer.history[-1].line()}"
-                )
-            session.log(trainer)
-            session.save_if_due()
-    return session.finish()
+    with interrupt.watched():
+        with Progress(batches, bar if group.is_first else False) as progress:
+            while (trainer := session.next_trainer()) and not group.any(interrupt()):
+                epoch, epochs = len(trainer.history) + 1, trainer.config.epochs
+                progress.describe(f"{trainer.config.backend} {epoch}/{epochs}")
+                if not trainer.run_epoch(progress.advance, interrupt):
+                    break
+                width, name_width = len(str(epochs)), max(len(t.config.backend) for t in trainers)
+                if group.is_first:
+                    progress.line(
+                        f"epoch {epoch:{width}}/{epochs}  {trainer.config.backend:{name_width}}  "
+                        f"{trainer.history[-1].line()}"
+                    )
+                session.log(trainer)
+                session.save_if_due()
+        return session.finish()
 
 
 class _Session:
