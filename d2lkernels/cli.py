@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,12 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. What the user can mend is said in one line on stderr, with exit code 2."""
     arguments = build_parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
     except torch.OutOfMemoryError as error:
         message = f"out of memory on the device; a smaller --batch-size needs less ({str(error).splitlines()[0]})"
     except (DataError, TrainingError, ValueError, TypeError) as error:
         message = str(error)
     except KeyboardInterrupt:
         message = "stopped"
+    except BrokenPipeError:  # whoever reads the output, head or a pager, has left; Python's last flush is to go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     print(f"error: {message}", file=sys.stderr)
     return FAILED

@@ -40,6 +40,13 @@ def test_info(capsys):
     assert capsys.readouterr().out.strip() == config.info_text().strip()
 
 
+def test_a_reader_that_leaves_early_sees_no_traceback():
+    process = subprocess.Popen([*COMMAND, "examples", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+
+
 def test_both_back_ends_end_with_a_table_and_a_picture(tmp_path):
     arguments = [*COMMAND, *QUICK, "--backend", "both", "--out", str(tmp_path / "out"), "--seed", "1"]
     done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, cwd=tmp_path)

@@ -104,6 +104,8 @@ def test_three_steps_agree_with_native_torch(optimizer):
     ("error", "message", "name", "options"),
     [
         (ValueError, r"name to be one of lenet, .*, but got 'lenett'", "lenett", {}),
+        (ValueError, "name to be one of resnet18, resnet34, .*, but got 'resnet'", "resnet", {}),
+        (ValueError, "name to be one of densenet, densenet121, .*, but got 'dense'", "dense", {}),
         (ValueError, "but got ''", "", {}),
         (TypeError, "options of 'lenet' to be among activation, .*, but got 'activatoin'", "lenet", {"activatoin": 1}),
         (ValueError, "activation to be one of 'sigmoid', .*, but got 'sigmoids'", "lenet", {"activation": "sigmoids"}),

@@ -95,8 +95,16 @@ def names() -> list[str]:
 
 
 def nearest_first(name: str, choices: list[str]) -> list[str]:
-    """The choices, those that look most like `name` first."""
-    return sorted(choices, key=lambda choice: -difflib.SequenceMatcher(None, name.lower(), choice).ratio())
+    """The choices, those first that look most like `name`, or begin so; of equals those that end soonest."""
+    typed = name.lower()
+
+    def likeness(choice: str) -> tuple[float, float]:
+        whole, beginning = (
+            difflib.SequenceMatcher(None, typed, part).ratio() for part in (choice, choice[: len(typed) + 1])
+        )
+        return max(whole, beginning), whole
+
+    return sorted(choices, key=likeness, reverse=True)
 
 
 def spec(name: str) -> ModelSpec:
