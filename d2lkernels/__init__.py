@@ -13,13 +13,14 @@ from . import config, models, nn, ops  # noqa: E402
 from .conversion import ConversionReport, convert  # noqa: E402
 from .folding import FoldingReport, fold_batch_norm  # noqa: E402
 from .nn.sequential import FusionPlan, fusion_plan  # noqa: E402
-from .persistence import load, load_parameters, save  # noqa: E402
+from .persistence import PersistenceError, load, load_parameters, save  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = [
     "ConversionReport",
     "FoldingReport",
     "FusionPlan",
+    "PersistenceError",
     "__version__",
     "config",
     "convert",

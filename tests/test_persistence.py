@@ -12,9 +12,8 @@ import pytest
 import torch
 
 import d2lkernels
-from d2lkernels import models
+from d2lkernels import PersistenceError, models
 from d2lkernels.data import load_fashion_mnist
-from d2lkernels.persistence import PersistenceError
 from d2lkernels.training import TrainConfig, Trainer
 
 FORMATS = pytest.mark.parametrize("format", ["safetensors", "torch"])
