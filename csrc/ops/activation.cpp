@@ -15,6 +15,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/elementwise.h"
+#include "common/reuse.h"
 #include "kernels/cpu/activations.h"
 #include "kernels/cuda/activation.h"
 
@@ -82,7 +83,7 @@ template <Activation kActivation>
 Tensor input_grad(const Tensor& grad_output, const Tensor& output) {
   constexpr const char* op = grad_name_of(kActivation);
   check_gradient<int64_t>(op, grad_output, output);
-  Tensor grad_input = at::empty_like(output);
+  Tensor grad_input = taken_or_empty_like(grad_output, output);
   if (output.numel() == 0) {
     return grad_input;
   }
@@ -150,6 +151,7 @@ struct Activate : torch::autograd::Function<Activate<kActivation>> {
     if (!grads[0].defined()) {
       return {Tensor()};
     }
+    const OfferedGradient offer(grads[0]);
     return {call_input_grad<kActivation>(grads[0], ctx->get_saved_variables()[0])};
   }
 };
@@ -226,6 +228,7 @@ Tensor activation_input_grad(Activation activation, const Tensor& grad_output, c
 std::tuple<Tensor, Tensor> activation_grads(std::string_view name, bool needs_bias_grad, const Tensor& grad,
                                             const Tensor& output) {
   const Activation activation = activation_of("activation_grads", name);
+  const OfferedGradient offer(grad);
   if (activation == Activation::none) {
     static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
     return {grad, needs_bias_grad ? bias_grad.call(grad) : Tensor()};

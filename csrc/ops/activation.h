@@ -18,6 +18,7 @@ at::Tensor activation_input_grad(Activation activation, const at::Tensor& grad_o
 
 // The gradients of what an activation of that name was applied to and of the bias that was added before, which is
 // undefined unless it is needed. Through the dispatcher: differentiable. `output` is not read where there is none.
+// For a backward, which does not read `grad` again: see common/reuse.h.
 std::tuple<at::Tensor, at::Tensor> activation_grads(std::string_view name, bool needs_bias_grad, const at::Tensor& grad,
                                                     const at::Tensor& output);
 

@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/reuse.h"
 #include "kernels/cpu/add_relu.h"
 #include "kernels/cuda/add_relu.h"
 #include "ops/activation.h"
@@ -90,6 +91,7 @@ struct AddRelu : torch::autograd::Function<AddRelu> {
     if (!grads[0].defined()) {
       return {Tensor(), Tensor()};
     }
+    const OfferedGradient offer(grads[0]);
     const Tensor gradient = activation_input_grad(Activation::relu, grads[0], ctx->get_saved_variables()[0]);
     return {ctx->needs_input_grad(0) ? gradient : Tensor(), ctx->needs_input_grad(1) ? gradient : Tensor()};
   }

@@ -14,6 +14,7 @@
 
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/reuse.h"
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cuda/batch_norm.h"
 #include "ops/activation.h"
@@ -308,7 +309,8 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   const bool by_output = output.has_value() && activation != Activation::none;
-  Tensor grad_input = empty_map(input), through = for_residual ? empty_map(input) : grad_input;
+  const Tensor through = taken_or_empty(grad_output, format_of(input));
+  Tensor grad_input = for_residual ? empty_map(input) : through;
   Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = at::empty_like(grad_weight);
   if (input.numel() == 0) {
     return {grad_input, grad_weight.zero_(), grad_bias.zero_(), through};

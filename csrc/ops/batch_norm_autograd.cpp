@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "common/autograd.h"
+#include "common/reuse.h"
 #include "ops/activation.h"
 #include "ops/batch_norm.h"
 
@@ -135,6 +136,7 @@ struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
     if (wanted.residual && activation == "none") {
       grad_residual = grads[0];
     }
+    const OfferedGradient offer(grads[0]);  // but for such a residual
     if (wanted.residual && activation != "none") {
       std::tie(grad_input, grad_weight, grad_bias, grad_residual) = call_add_train_grad(
           grads[0], input, output, optional(saved[2]), optional(saved[3]), mean, var, eps, activation);
@@ -217,6 +219,7 @@ struct BatchNormInfer : torch::autograd::Function<BatchNormInfer> {
     const double eps = ctx->saved_data["eps"].toDouble();
     const std::string activation = ctx->saved_data["activation"].toStringRef();
     const Wanted wanted(ctx, ctx->saved_data["passed"].toInt(), 2);
+    const OfferedGradient offer(grads[0]);
     const Tensor gradient = activation_input_grad(activation_of("batch_norm", activation), grads[0], saved[1]);
     if (wanted.input) {
       result[0] = call_infer(gradient.contiguous(format_of(input)), std::nullopt, at::zeros_like(mean), var,

@@ -14,6 +14,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/memory_format.h"
+#include "common/reuse.h"
 #include "kernels/cpu/bias_grad.h"
 #include "kernels/cuda/bias_grad.h"
 #include "ops/activation.h"
@@ -103,7 +104,7 @@ std::tuple<Tensor, Tensor> activation_bias_grad(const Tensor& grad_output, const
   const Activation activation = check_fused<int64_t>(grad_output, output, name);
   const auto format = format_of(output);
   const auto shape = shape_of(output);
-  Tensor grad_pre = at::empty(output.sizes(), output.options().memory_format(format));
+  Tensor grad_pre = taken_or_empty(grad_output, format);
   Tensor grad_bias = at::empty({shape.C}, output.options());
   if (output.numel() == 0) {
     return {grad_pre, grad_bias.zero_()};
