@@ -85,26 +85,36 @@ struct Driver {
   TransformedTiles pixels_at(float* data, int64_t tiles) const {
     return {data, pixel_plane(tiles), kBlock, pixel_stride()};
   }
-  // Transformed weights of a block: [plane][depth][width of the block]
-  int64_t weight_plane(int64_t block) const { return plane_stride(problem.depth * packing.block_width(block)); }
-  int64_t weight_block() const { return kPlanes * weight_plane(0); }
+  // Transformed weights of a block, for all source channels or a piece of them: [plane][depth][width of the block]
+  int64_t weight_plane(int64_t block, int64_t depth) const { return plane_stride(depth * packing.block_width(block)); }
+  int64_t weight_block(int64_t depth) const { return kPlanes * weight_plane(0, depth); }
   // Products of tiles and a block: [plane][tile][channels of the block]
   static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
 
-  int64_t taps_size() const { return strip_elements<float>(packing.rows_per_block() * kBlock); }
-  void transform_weights(int64_t block, float* scratch, float* to) const {
-    pack_block(packing, problem.weight, block, scratch);
-    const int64_t size = problem.depth * packing.block_width(block);
+  // Source channels [begin, end).
+  struct Depth {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+  };
+  Depth whole_depth() const { return {0, problem.depth}; }
+
+  int64_t taps_size(int64_t depth) const { return strip_elements<float>(kTaps * kTaps * depth * kBlock); }
+  void transform_weights(int64_t block, Depth depth, float* scratch, float* to) const {
+    PackedLayout<float> piece = packing;
+    piece.depth = depth.size();
+    pack_block(piece, problem.weight + depth.begin * problem.weight_depth, block, scratch);
+    const int64_t size = depth.size() * packing.block_width(block);
     const float* taps[kTaps * kTaps];
     for (int i = 0; i < kTaps * kTaps; ++i) taps[i] = scratch + i * size;
-    transform_tile<Taps>(taps, size, 0, {to, weight_plane(block), kBlock, size});
+    transform_tile<Taps>(taps, size, 0, {to, weight_plane(block, depth.size()), kBlock, size});
   }
 
   // Some tiles times a block of channels.
   struct Products {
     const float* pixels;
     int64_t pixel_plane;
-    const float* weights;
+    const float* weights;  // for `depth`
+    Depth depth;
     float* products;
     int64_t product_plane;
     int64_t first_tile, tiles;
@@ -117,10 +127,10 @@ struct Driver {
     t.pixel_stride = pixel_stride();
     t.product_stride = kBlock;
     for (int64_t p = 0; p < kPlanes; ++p) {
-      const float* weights = m.weights + p * weight_plane(m.block);
-      for (int64_t d = 0; d < problem.depth; d += kSumDepth) {
-        t.depth = min(kSumDepth, problem.depth - d);
-        t.weights = weights + d * width;
+      const float* weights = m.weights + p * weight_plane(m.block, m.depth.size());
+      for (int64_t d = m.depth.begin; d < m.depth.end; d += kSumDepth) {
+        t.depth = min(kSumDepth, m.depth.end - d);
+        t.weights = weights + (d - m.depth.begin) * width;
         t.fresh = d == 0;
         for (int64_t i = 0; i < pieces; ++i) {
           const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
@@ -211,7 +221,7 @@ struct Driver {
 
   bool shares_pixels() const {
     const int64_t pixels = bytes_of(kPlanes * pixel_plane(grid.count()));
-    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block()) / 2;
+    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block(problem.depth)) / 2;
   }
 
   void run() const {
@@ -224,14 +234,15 @@ struct Driver {
 
   void run_blocks_of_tiles() const {
     const int64_t blocks = packing.blocks(), all = grid.count(), threads = max_threads();
-    float* weights = static_cast<float*>(workspace(Workspace::call, bytes_of(blocks * weight_block())));
+    const int64_t weight_size = weight_block(problem.depth);
+    float* weights = static_cast<float*>(workspace(Workspace::call, bytes_of(blocks * weight_size)));
     parallel_for(0, blocks, max(1, kGrain / (kPlanes * problem.depth * kBlock)), [&](int64_t begin, int64_t end) {
-      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size())));
+      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size(problem.depth))));
       for (int64_t block = begin; block < end; ++block)
-        transform_weights(block, taps, weights + block * weight_block());
+        transform_weights(block, whole_depth(), taps, weights + block * weight_size);
       trim_workspace(Workspace::task);
     });
-    const int64_t most = min(all, bytes_of(blocks * weight_block()) > kCachedWeightBytes ? kManyTiles : kFewTiles);
+    const int64_t most = min(all, bytes_of(blocks * weight_size) > kCachedWeightBytes ? kManyTiles : kFewTiles);
     const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
     const int64_t tiles = clamp(ceil_div(all, tasks), min(kTilePixels, most), most);
     const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
@@ -247,7 +258,8 @@ struct Driver {
         for (int64_t block = 0; block < blocks; ++block) {
           const Products m{pixels,
                            pixel_plane(tiles),
-                           weights + block * weight_block(),
+                           weights + block * weight_size,
+                           whole_depth(),
                            products,
                            product_plane(tiles),
                            first,
@@ -275,27 +287,33 @@ struct Driver {
     const int64_t tile_blocks = ceil_div(all, most), tiles = ceil_div(all, tile_blocks);
     const int64_t parts = clamp(ceil_div(max_threads(), blocks), 1, tile_blocks);
     const int64_t product_size = kPlanes * product_plane(tiles);
+    // One block of tiles meets the weights of a sum while they are in the L2 cache; others, all of them.
+    const int64_t piece = tile_blocks == 1 ? min(problem.depth, kSumDepth) : problem.depth;
     parallel_for(0, blocks * parts, 1, [&](int64_t begin, int64_t end) {
       float* taps = static_cast<float*>(
-          workspace(Workspace::task, bytes_of(taps_size() + weight_block() + product_size + scratch)));
-      float* weights = taps + taps_size();
-      float* products = weights + weight_block();
+          workspace(Workspace::task, bytes_of(taps_size(piece) + weight_block(piece) + product_size + scratch)));
+      float* weights = taps + taps_size(piece);
+      float* products = weights + weight_block(piece);
       float* rest = products + product_size;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t block = task / parts, part = task % parts;
-        transform_weights(block, taps, weights);
-        for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
-          const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
-          const Products m{pixels + first * pixel_stride(),
-                           pixel_plane(all),
-                           weights,
-                           products,
-                           product_plane(tiles),
-                           first,
-                           last - first,
-                           block};
-          multiply(m);
-          transform_results(m, rest);
+        for (int64_t d = 0; d < problem.depth; d += piece) {
+          const Depth depth{d, min(d + piece, problem.depth)};
+          transform_weights(block, depth, taps, weights);
+          for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
+            const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
+            const Products m{pixels + first * pixel_stride(),
+                             pixel_plane(all),
+                             weights,
+                             depth,
+                             products,
+                             product_plane(tiles),
+                             first,
+                             last - first,
+                             block};
+            multiply(m);
+            if (depth.end == problem.depth) transform_results(m, rest);
+          }
         }
       }
       trim_workspace(Workspace::task);

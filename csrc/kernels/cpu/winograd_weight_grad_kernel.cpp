@@ -29,6 +29,9 @@ constexpr int64_t kL2SumBytes = int64_t{2} << 20;
 constexpr int64_t kL3SumBytes = int64_t{16} << 20;
 constexpr int64_t kPartChannels = 2 * kBlock;  // input channels of a task
 constexpr int64_t kPartBlocks = 4;             // blocks of k of a task
+// With few tiles the sums are the larger part of what a task works on. They stay in the L2 cache; the more channels in
+// a row, the fewer pages of the weight are written to at a time.
+constexpr int64_t kPartSumBytes = 640 << 10;
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
 constexpr int64_t kSliceBytes = int64_t{56} << 20;  // sums of all slices: less than what workspaces keep
 constexpr int64_t kGrain = 1 << 18;
@@ -170,8 +173,7 @@ struct Driver {
     }
   }
 
-  int64_t finish_scratch() const { return kTaps * kTaps * min(kPartChannels, problem.depth) * kBlock; }
-  int64_t parts() const { return ceil_div(problem.depth, kPartChannels); }  // of the input channels
+  int64_t finish_scratch(int64_t channels) const { return kTaps * kTaps * channels * kBlock; }
 
   void run() const {
     const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kFewTiles));
@@ -209,15 +211,16 @@ struct Driver {
       }
       trim_workspace(Workspace::task);
     });
-    const int64_t size = kPlanes * kBlock * min(kPartChannels, problem.depth) * slices;
-    parallel_for(0, blocks * parts(), max(1, kGrain / 8 / size), [&](int64_t begin, int64_t end) {
-      float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch())));
+    const int64_t channels = min(kPartChannels, problem.depth), parts = ceil_div(problem.depth, channels);
+    const int64_t size = kPlanes * kBlock * channels * slices;
+    parallel_for(0, blocks * parts, max(1, kGrain / 8 / size), [&](int64_t begin, int64_t end) {
+      float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch(channels))));
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t block = task / parts(), first = task % parts() * kPartChannels;
+        const int64_t block = task / parts, first = task % parts * channels;
         const Part part{block,
                         1,
                         first,
-                        min(problem.depth, first + kPartChannels),
+                        min(problem.depth, first + channels),
                         sums + block * block_sums() + first * packing.block_width(block),
                         plane};
         finish(part, slices, slice_stride, scratch);
@@ -227,14 +230,20 @@ struct Driver {
     trim_workspace(Workspace::call);
   }
 
+  static int64_t few_tiles_channels() {
+    return max(kPartChannels, kPartSumBytes / bytes_of(kPlanes * kBlock) / kBlock * kBlock);
+  }
+
   void run_parts_of_weight() const {
     const int64_t all = tiles(), blocks = packing.blocks();
-    int64_t group = min(blocks, kPartBlocks);  // of blocks, in a task
-    while (group > 1 && ceil_div(blocks, group) * parts() < 2 * max_threads()) group /= 2;
-    const int64_t tasks = ceil_div(blocks, group) * parts();
+    const int64_t channels = min(all < kFewTiles ? few_tiles_channels() : kPartChannels, problem.depth);
+    const int64_t parts = ceil_div(problem.depth, channels);
+    int64_t group = all < kFewTiles ? 1 : min(blocks, kPartBlocks);  // of blocks, in a task
+    while (group > 1 && ceil_div(blocks, group) * parts < 2 * max_threads()) group /= 2;
+    const int64_t tasks = ceil_div(blocks, group) * parts;
     const int64_t rounds = ceil_div(bytes_of(input_size(all) + gradient_size(all)), kSharedPixelBytes);
     const int64_t count = ceil_div(all, rounds);
-    const int64_t plane = sum_plane(min(kPartChannels, problem.depth)), sums_size = group * kPlanes * plane;
+    const int64_t plane = sum_plane(channels), sums_size = group * kPlanes * plane;
     // With one round the sums of a task need no place outside it.
     const int64_t kept = rounds > 1 ? tasks * sums_size : 0;
     float* inputs =
@@ -250,14 +259,15 @@ struct Driver {
         trim_workspace(Workspace::task);
       });
       parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-        float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch() + sums_size)));
-        float* local = scratch + finish_scratch();
+        float* scratch =
+            static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch(channels) + sums_size)));
+        float* local = scratch + finish_scratch(channels);
         for (int64_t task = begin; task < end; ++task) {
-          const int64_t block = task / parts() * group, first = task % parts() * kPartChannels;
+          const int64_t block = task / parts * group, first = task % parts * channels;
           const Part part{block,
                           min(group, blocks - block),
                           first,
-                          min(problem.depth, first + kPartChannels),
+                          min(problem.depth, first + channels),
                           rounds > 1 ? kept_sums + task * sums_size : local,
                           plane};
           multiply(inputs, gradients, count, used, part, first_tile == 0);
