@@ -32,8 +32,6 @@ constexpr int64_t kAliasedBytes = 4096;
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 // Results larger than the last cache are written past it.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
-// Up to this depth the sums of a row are formed in one pass over it.
-constexpr int64_t kLittleDepth = 8;
 // Rows of c of this length stay in the L1 cache while b streams past, in runs long enough for the memory.
 constexpr int64_t kSumBytes = 16 << 10;
 // A b beyond this size comes from memory or the last cache: packing it costs more than computing on it.
@@ -346,8 +344,12 @@ void run_sums(const Driver<T>& driver) {
   const Gemm<T>& problem = driver.problem;
   if (problem.depth <= kLittleDepth) {
     parallel_for(0, problem.rows, max(1, kGrain / (problem.columns * problem.depth)), [&](int64_t begin, int64_t end) {
-      multiply_by_sums(problem, begin, end, 0, problem.columns, driver.streams);
-      if (driver.streams) finish_streaming();
+      if (driver.streams) {
+        stream_sums(problem, begin, end);
+        finish_streaming();
+      } else {
+        multiply_by_sums(problem, begin, end, 0, problem.columns);
+      }
       driver.activate_rows(problem.c + begin * problem.c_row, problem.c_row, end - begin, problem.columns);
     });
     return;
@@ -358,7 +360,7 @@ void run_sums(const Driver<T>& driver) {
   parallel_for(0, parts, ceil_div(parts, threads), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Range columns = part_of(problem.columns, kLanes<T>, parts, i);
-      multiply_by_sums(problem, 0, problem.rows, columns.begin, columns.end, false);
+      multiply_by_sums(problem, 0, problem.rows, columns.begin, columns.end);
       driver.activate_rows(problem.c + columns.begin, problem.c_row, problem.rows, columns.size());
     }
   });

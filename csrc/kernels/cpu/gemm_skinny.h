@@ -110,7 +110,7 @@ constexpr int sum_depth(int rows) { return rows <= 2 ? 8 : 4; }
 
 // Adds Depth rows of b, from `d` on, to Rows rows of c.
 template <typename T, int Rows, int Depth>
-void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, int64_t d, bool streams) {
+void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, int64_t d, bool streams = false) {
   const T* b[Depth];
   vec_t<T> factors[Rows][Depth];
 #pragma GCC unroll 8
@@ -158,53 +158,79 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
 }
 
 template <typename T, int Rows>
-void sum_rows(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, bool streams) {
+void sum_rows(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end) {
   constexpr int kDepth = sum_depth(Rows);
   int64_t d = 0;
   for (; d + kDepth <= problem.depth; d += kDepth) {
-    sum_tile<T, Rows, kDepth>(problem, row, begin, end, d, streams && d + kDepth == problem.depth);
+    sum_tile<T, Rows, kDepth>(problem, row, begin, end, d);
   }
   if (problem.depth - d >= 4) {
-    sum_tile<T, Rows, 4>(problem, row, begin, end, d, streams && d + 4 == problem.depth);
+    sum_tile<T, Rows, 4>(problem, row, begin, end, d);
     d += 4;
   }
   if (problem.depth - d >= 2) {
-    sum_tile<T, Rows, 2>(problem, row, begin, end, d, streams && d + 2 == problem.depth);
+    sum_tile<T, Rows, 2>(problem, row, begin, end, d);
     d += 2;
   }
-  if (d < problem.depth) sum_tile<T, Rows, 1>(problem, row, begin, end, d, streams);
+  if (d < problem.depth) sum_tile<T, Rows, 1>(problem, row, begin, end, d);
 }
 
 // Rows from .. to, columns begin .. end of c.
 template <typename T>
-void multiply_by_sums(const Gemm<T>& problem, int64_t from, int64_t to, int64_t begin, int64_t end, bool streams) {
+void multiply_by_sums(const Gemm<T>& problem, int64_t from, int64_t to, int64_t begin, int64_t end) {
   for (int64_t row = from; row < to; row += kSumRows) {
     switch (min(kSumRows, to - row)) {
       case 1:
-        sum_rows<T, 1>(problem, row, begin, end, streams);
+        sum_rows<T, 1>(problem, row, begin, end);
         break;
       case 2:
-        sum_rows<T, 2>(problem, row, begin, end, streams);
+        sum_rows<T, 2>(problem, row, begin, end);
         break;
       case 3:
-        sum_rows<T, 3>(problem, row, begin, end, streams);
+        sum_rows<T, 3>(problem, row, begin, end);
         break;
       case 4:
-        sum_rows<T, 4>(problem, row, begin, end, streams);
+        sum_rows<T, 4>(problem, row, begin, end);
         break;
       case 5:
-        sum_rows<T, 5>(problem, row, begin, end, streams);
+        sum_rows<T, 5>(problem, row, begin, end);
         break;
       case 6:
-        sum_rows<T, 6>(problem, row, begin, end, streams);
+        sum_rows<T, 6>(problem, row, begin, end);
         break;
       case 7:
-        sum_rows<T, 7>(problem, row, begin, end, streams);
+        sum_rows<T, 7>(problem, row, begin, end);
         break;
       default:
-        sum_rows<T, 8>(problem, row, begin, end, streams);
+        sum_rows<T, 8>(problem, row, begin, end);
     }
   }
+}
+
+// ---- the same for little depth and a result that is written past the cache: each line of it once -------------------
+
+constexpr int kLittleDepth = 8;
+// Columns of b that stay in the L1 cache for all rows.
+constexpr int64_t kStreamedBlockBytes = 4096;
+
+template <typename T, int Depth>
+void stream_rows(const Gemm<T>& problem, int64_t from, int64_t to) {
+  constexpr int64_t kBlock = kStreamedBlockBytes / static_cast<int64_t>(sizeof(T));
+  for (int64_t column = 0; column < problem.columns; column += kBlock) {
+    const int64_t last = min(column + kBlock, problem.columns);
+    int64_t row = from;
+    for (; row + 2 <= to; row += 2) sum_tile<T, 2, Depth>(problem, row, column, last, 0, true);
+    if (row < to) sum_tile<T, 1, Depth>(problem, row, column, last, 0, true);
+  }
+}
+
+// Rows from .. to of c, for a depth of at most kLittleDepth.
+template <typename T>
+void stream_sums(const Gemm<T>& problem, int64_t from, int64_t to) {
+  constexpr void (*kFunctions[])(const Gemm<T>&, int64_t, int64_t) = {
+      stream_rows<T, 1>, stream_rows<T, 2>, stream_rows<T, 3>, stream_rows<T, 4>,
+      stream_rows<T, 5>, stream_rows<T, 6>, stream_rows<T, 7>, stream_rows<T, kLittleDepth>};
+  kFunctions[problem.depth - 1](problem, from, to);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
