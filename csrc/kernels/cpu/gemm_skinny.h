@@ -122,6 +122,7 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
     }
   }
   T* c = problem.c + row * problem.c_row;
+  const bool fetches = Rows > 2 && d + Depth < problem.depth;  // the next rows of b, to the L2 cache
   const auto step = [&](int64_t column, auto&& read, auto&& write) D2L_INLINE_LAMBDA {
     vec_t<T> sums[Rows];
 #pragma GCC unroll 8
@@ -132,6 +133,7 @@ void sum_tile(const Gemm<T>& problem, int64_t row, int64_t begin, int64_t end, i
     }
 #pragma GCC unroll 8
     for (int j = 0; j < Depth; ++j) {
+      if (fetches) __builtin_prefetch(b[j] + Depth * problem.b_depth + column, 0, 2);
       const vec_t<T> values = read(b[j] + column);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) sums[i] = multiply_add<T>(factors[i][j], values, sums[i]);
