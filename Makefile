@@ -76,7 +76,9 @@ bench-smoke: build
 
 # About ten minutes. The committed results come from the full run: `python benchmarks/run.py` without --quick.
 bench: build
-	for suite in models ops scaling memory; do $(BIN)/python benchmarks/run.py $$suite --quick --out runs/bench || exit 1; done
+	for suite in models ops scaling memory; do \
+		$(BIN)/python benchmarks/run.py $$suite --quick --threads all --out runs/bench || exit 1; \
+	done
 
 report: build
 	$(BIN)/python benchmarks/report.py
