@@ -1,5 +1,6 @@
 """Backwards that write over the gradient that they were called with: only where nobody can see it."""
 
+import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -90,6 +91,22 @@ def test_nor_the_gradient_of_the_caller(leaf):
     gradient = torch.ones_like(leaf)
     ops.relu(leaf * 2).backward(gradient)
     assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+def test_nor_the_memory_of_an_array(leaf):
+    class Threes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input):
+            return 3 * input
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return torch.from_numpy(array)
+
+    array = np.full(tuple(leaf.shape), 3, dtype=np.float32)
+    Threes.apply(ops.relu((leaf * 2).contiguous())).sum().backward()
+    assert (array == 3).all()
+    torch.testing.assert_close(leaf.grad, 6.0 * (leaf.detach() > 0))
 
 
 def test_nor_with_a_graph_of_the_backward(leaf):

@@ -29,8 +29,11 @@ bool is_watched() {
   return c10::impl::dispatch_mode_enabled() || c10::impl::tls_local_dispatch_key_set().included_.has_any(kWatchingKeys);
 }
 
+// Memory that torch did not allocate (of a NumPy array, say) may be somebody's whom no count knows: it is not
+// resizable.
 bool is_ours_alone(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && tensor.has_storage() && tensor.storage().use_count() == 1;
+  return tensor.use_count() == 1 && tensor.has_storage() && tensor.storage().use_count() == 1 &&
+         tensor.storage().unsafeGetStorageImpl()->resizable();
 }
 
 bool take(const at::Tensor& gradient) {
