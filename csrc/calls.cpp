@@ -8,6 +8,7 @@
 #include "calls.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <pybind11/gil.h>
@@ -22,6 +23,9 @@
 #include <tuple>
 
 #include "common/autograd.h"
+#include "ops/activation.h"
+#include "ops/batch_norm.h"
+#include "ops/conv2d.h"
 
 namespace d2l {
 namespace {
@@ -226,6 +230,69 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   END_HANDLE_TH_ERRORS
 }
 
+// input, weight, bias, stride, padding, dilation, groups; running_mean, running_var, weight and bias of the
+// normalisation, training (True), momentum, eps, activation, residual, num_batches_tracked
+PyObject* conv2d_batch_norm(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  using Optional = std::optional<Tensor>;
+  using Results = std::tuple<Tensor, Tensor, Tensor>;
+  static const auto convolution =
+      find_op<Results(const Tensor&, const Tensor&, const Optional&, IntArrayRef, IntArrayRef, IntArrayRef, int64_t)>(
+          "d2lkernels::conv2d_moments");
+  static const auto train =
+      find_op<Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                      const Optional&, double, std::string_view)>("d2lkernels::batch_norm_train");
+  static const auto update =
+      find_op<Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                      const Optional&, const Tensor&, const Tensor&, const Optional&, std::optional<double>, double,
+                      std::string_view)>("d2lkernels::batch_norm_train_update");
+  std::array<int64_t, 2> stride, padding, dilation;
+  int64_t groups;
+  std::string_view activation;
+  if (count != 17 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
+      !read(arguments[3], stride) || !read(arguments[4], padding) || !read(arguments[5], dilation) ||
+      !read(arguments[6], groups) || arguments[11] != Py_True ||
+      !(arguments[12] == Py_None || PyFloat_CheckExact(arguments[12])) || !PyFloat_CheckExact(arguments[13]) ||
+      !read(arguments[14], activation)) {
+    Py_RETURN_NONE;
+  }
+  std::array<Optional, 7> tensors;
+  size_t found = 0;
+  for (const int place : {2, 7, 8, 9, 10, 15, 16}) {
+    if (arguments[place] != Py_None) {
+      if (!is_plain(arguments[place])) Py_RETURN_NONE;
+      tensors[found] = THPVariable_Unpack(arguments[place]);
+    }
+    ++found;
+  }
+  const auto& [bias, running_mean, running_var, norm_weight, norm_bias, residual, batches] = tensors;
+  const bool is_running = running_mean.has_value();
+  const auto momentum =
+      arguments[12] == Py_None ? std::nullopt : std::optional<double>(PyFloat_AS_DOUBLE(arguments[12]));
+  const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
+  if (input.dim() != 4 || running_var.has_value() != is_running || !(momentum.has_value() || batches.has_value()) ||
+      !(input.is_cpu() || input.is_cuda()) || at::autocast::is_autocast_enabled(input.device().type())) {
+    Py_RETURN_NONE;
+  }
+  const std::array<int64_t, 4> pads{padding[0], padding[0], padding[1], padding[1]};
+  const double eps = PyFloat_AS_DOUBLE(arguments[13]);
+  return result_of([&] {
+    const Tensor like = conv2d_result_like(input, weight, bias, {stride, pads, dilation, groups});
+    const char* const op = batch_norm::name_of(activation_of("batch_norm", activation), residual.has_value());
+    batch_norm::check_train<int64_t>(op, like, residual, {std::nullopt, std::nullopt}, norm_weight, norm_bias);
+    if (is_running) {
+      batch_norm::check_running<int64_t>(op, {*running_mean, *running_var, batches, momentum}, like);
+    }
+    const auto [map, mean, var] = convolution.call(input, weight, bias, stride, pads, dilation, groups);
+    if (!is_running) {
+      return std::get<0>(train.call(map, residual, mean, var, norm_weight, norm_bias, eps, activation));
+    }
+    return std::get<0>(update.call(map, residual, mean, var, norm_weight, norm_bias, *running_mean, *running_var,
+                                   batches, momentum, eps, activation));
+  });
+  END_HANDLE_TH_ERRORS
+}
+
 // input (a matrix), weight, bias, and an activation or nothing
 PyObject* linear(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
@@ -327,6 +394,7 @@ void register_calls(pybind11::module_& module) {
       {"mse_loss", as_function(mse_loss), METH_FASTCALL, nullptr},
       {"conv2d", as_function(conv2d), METH_FASTCALL, nullptr},
       {"conv2d_fused", as_function(conv2d_fused), METH_FASTCALL, nullptr},
+      {"conv2d_batch_norm", as_function(conv2d_batch_norm), METH_FASTCALL, nullptr},
       {"linear", as_function(linear), METH_FASTCALL, nullptr},
       {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
       {"avg_pool2d", as_function(avg_pool2d), METH_FASTCALL, nullptr},

@@ -5,6 +5,8 @@
 // (uint8, or int32 where a window can hold more than 256 taps). The `seed` of dropout is an int64 number, on the device
 // of the input. Derivatives are ops, and differentiable themselves.
 // concat_convolutions takes the numbers of its convolutions one after the other: 2, 4, 2 and 1 for each.
+// The training ops of batch normalisation take the mean and var of their input where these are known before, as
+// conv2d_moments leaves them (not differentiable): the derivatives of both ops are the same as without.
 // Ops that are fused with a pool leave what their backward needs in the second result, or nothing without `keep`.
 #include <torch/library.h>
 
@@ -22,6 +24,9 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("linear_activation(Tensor input, Tensor weight, Tensor? bias, str activation) -> Tensor");
 
+  m.def(
+      "conv2d_moments(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups) -> (Tensor output, Tensor mean, Tensor var)");
   m.def(
       "conv2d_activation(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, str activation) -> Tensor");
@@ -61,11 +66,13 @@ TORCH_LIBRARY(d2lkernels, m) {
   m.def("adaptive_avg_pool2d_input_grad(Tensor grad_output, SymInt[4] input_size) -> Tensor");
 
   m.def(
-      "batch_norm_train(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, float eps, str activation) "
-      "-> (Tensor output, Tensor mean, Tensor var)");
+      "batch_norm_train(Tensor input, Tensor? residual, Tensor? mean, Tensor? var, Tensor? weight, Tensor? bias, "
+      "float eps, str activation) -> (Tensor output, Tensor mean, Tensor var)");
   m.def(
-      "batch_norm_train_update(Tensor input, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) running_mean, "
-      "Tensor(b!) running_var, Tensor(c!)? num_batches_tracked, float? momentum, float eps, str activation) "
+      "batch_norm_train_update(Tensor input, Tensor? residual, Tensor? mean, Tensor? var, Tensor? weight, Tensor? "
+      "bias, "
+      "Tensor(a!) running_mean, Tensor(b!) running_var, Tensor(c!)? num_batches_tracked, float? momentum, float eps, "
+      "str activation) "
       "-> (Tensor output, Tensor mean, Tensor var)");
   m.def(
       "batch_norm_infer(Tensor input, Tensor? residual, Tensor mean, Tensor var, Tensor? weight, Tensor? bias, "

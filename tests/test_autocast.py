@@ -29,6 +29,8 @@ def _run(function, tensors, arguments, device, dtype):
 def test_autocast(spec, device, dtype, sample, given):
     if spec.name in ("concat", "concat_convolutions", "dense_block") and given not in (torch.float32, dtype):
         pytest.skip("torch.cat refuses other dtypes first under autocast")
+    if spec.name == "conv2d_batch_norm" and given in LOWER and given != dtype:
+        pytest.skip("batch_norm refuses parameters of the other 16-bit type, here beside the lowered convolution")
     tensors = sample.make(given, device.type)
     ours, gradients = _run(spec.function, tensors, sample.arguments, device, dtype)
     native, native_gradients = _run(spec.native, tensors, sample.arguments, device, dtype)

@@ -16,6 +16,7 @@ CONVOLUTIONS = (
     "conv2d_activation",
     "conv2d_max_pool2d",
     "conv2d_avg_pool2d",
+    "conv2d_batch_norm",
     "dense_block",
     "concat_convolutions",
 )

@@ -30,6 +30,7 @@ LINEAR = {
 }
 MATRIX_LAYOUTS = tuple(layout for layout in LAYOUTS if layout != "channels_last")
 NORM = next(one for one in BY_NAME["batch_norm"].samples if one.name == "layouts.strided")
+CONV_NORM = next(one for one in BY_NAME["conv2d_batch_norm"].samples if one.name == "layouts.strided")
 ADAPTIVE = next(one for one in BY_NAME["adaptive_max_pool2d"].samples if one.name == "layouts.strided")
 ADD_NORM = next(one for one in BY_NAME["batch_norm_add_relu"].samples if one.name == "layouts.strided")
 CONCAT = next(one for one in BY_NAME["concat"].samples if one.name == "layouts.strided")
@@ -53,6 +54,10 @@ CASES = {
         name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(LAYOUTS, repeat=2)]
         for name, sample in FUSED.items()
     },
+    "conv2d_batch_norm": [
+        _laid_out(CONV_NORM, (a, b, "contiguous", None, None, "contiguous", "contiguous", None))
+        for a, b in itertools.product(LAYOUTS, repeat=2)
+    ],
     **{
         name: [_laid_out(sample, (a, b, "contiguous")) for a, b in itertools.product(MATRIX_LAYOUTS, repeat=2)]
         for name, sample in LINEAR.items()

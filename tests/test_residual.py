@@ -112,7 +112,8 @@ def test_norm_addition_and_relu_are_one_op(blocks):
 def test_maps_of_two_dtypes_or_sizes_are_added_as_torch_does():
     norm, one = nn.BatchNorm2d(3).eval(), torch.randn(2, 3, 4, 4)
     for other in (torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(3, 4, 4)):
-        actual, expected = residual_tail(norm, nn.ReLU(), one, other), torch.relu(norm(one) + other)
+        actual = residual_tail(torch.nn.Identity(), norm, nn.ReLU(), one, other)
+        expected = torch.relu(norm(one) + other)
         assert actual.dtype == expected.dtype
         torch.testing.assert_close(actual, expected)
 

@@ -148,14 +148,24 @@ void move_running(const Running& running, const BatchNormShape& shape, const Ten
 
 using Trained = std::tuple<Tensor, Tensor, Tensor>;
 
-Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                      const OptionalTensor& bias, double eps, Activation activation, const Running* running) {
+// What is returned never shares memory with an argument.
+Tensor statistics_copy(const Tensor& statistics, at::ScalarType dtype) {
+  return at::empty({statistics.size(0)}, statistics.options().dtype(dtype)).copy_(statistics);
+}
+
+Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor& residual, const Known& known,
+                      const OptionalTensor& weight, const OptionalTensor& bias, double eps, Activation activation,
+                      const Running* running) {
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
+  const auto dtype = statistics_dtype(input);
   const DeviceScope device(input);
-  const Tensor x = as_map(input, input), more = as_map(residual, input), workspace = workspace_for(x, shape, layout);
+  const Tensor x = as_map(input, input), more = as_map(residual, input);
   const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
-  Tensor output = empty_map(input), mean = empty_channels(input, statistics_dtype(input)), var = at::empty_like(mean);
+  const bool is_known = known.mean.has_value();
+  Tensor output = empty_map(input);
+  Tensor mean = is_known ? statistics_copy(*known.mean, dtype) : empty_channels(input, dtype);
+  Tensor var = is_known ? statistics_copy(*known.var, dtype) : empty_channels(input, dtype);
   Tensor running_mean, running_var;  // contiguous
   cuda::RunningStatistics moved;
   if (running != nullptr) {
@@ -165,9 +175,17 @@ Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor&
     moved.batches = running->batches.has_value() ? running->batches->mutable_data_ptr<int64_t>() : nullptr;
     moved.momentum = running->momentum.value_or(-1);
   }
-  check_launch(op, input,
-               cuda::batch_norm_moments(shape, layout, cuda_dtype(x), {x.const_data_ptr()}, mean.mutable_data_ptr(),
-                                        var.mutable_data_ptr(), moved, workspace.mutable_data_ptr(), device.stream()));
+  if (is_known) {
+    check_launch(op, input,
+                 cuda::batch_norm_move_running(shape, cuda_dtype(x), mean.const_data_ptr(), var.const_data_ptr(), moved,
+                                               device.stream()));
+  } else {
+    const Tensor workspace = workspace_for(x, shape, layout);
+    check_launch(
+        op, input,
+        cuda::batch_norm_moments(shape, layout, cuda_dtype(x), {x.const_data_ptr()}, mean.mutable_data_ptr(),
+                                 var.mutable_data_ptr(), moved, workspace.mutable_data_ptr(), device.stream()));
+  }
   const cuda::Normalization by{eps, mean.const_data_ptr(), var.const_data_ptr(), scale.get(), shift.get(), activation};
   check_launch(op, input,
                cuda::batch_norm_apply(shape, layout, cuda_dtype(x), by, {x.const_data_ptr()}, {data_of(more)},
@@ -178,16 +196,25 @@ Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor&
 }
 
 // float32 and float64.
-Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                     const OptionalTensor& bias, double eps, Activation activation) {
+Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const Known& known,
+                     const OptionalTensor& weight, const OptionalTensor& bias, double eps, Activation activation) {
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   const Tensor x = as_map(input, input), more = as_map(residual, input);
   const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
-  Tensor output = empty_map(input), mean = empty_channels(input, at::kDouble), var = empty_channels(input, at::kDouble);
+  const bool is_known = known.mean.has_value();
+  Tensor output = empty_map(input);
+  Tensor mean = is_known ? statistics_copy(*known.mean, at::kDouble) : empty_channels(input, at::kDouble);
+  Tensor var = is_known ? statistics_copy(*known.var, at::kDouble) : empty_channels(input, at::kDouble);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    const cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>(), activation};
+    cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>(), activation};
+    if (is_known) {
+      by.mean = mean.const_data_ptr<double>(), by.var = var.const_data_ptr<double>();
+      cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
+                               {output.mutable_data_ptr<T>()});
+      return;
+    }
     cpu::batch_norm_train<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
                              {output.mutable_data_ptr<T>()}, mean.mutable_data_ptr<double>(),
                              var.mutable_data_ptr<double>());
@@ -195,11 +222,11 @@ Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const 
   return {output, mean, var};
 }
 
-Trained train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+Trained train(const Tensor& input, const OptionalTensor& residual, const Known& known, const OptionalTensor& weight,
               const OptionalTensor& bias, double eps, string_view activation_name, const Running* running) {
   const auto activation = activation_of("batch_norm", activation_name);
   const char* op = name_of(activation, residual.has_value());
-  check_train<int64_t>(op, input, residual, weight, bias);
+  check_train<int64_t>(op, input, residual, known, weight, bias);
   if (running != nullptr) {
     check_running<int64_t>(op, *running, input);
   }
@@ -210,15 +237,15 @@ Trained train(const Tensor& input, const OptionalTensor& residual, const Optiona
     Tensor mean = empty_channels(input, statistics_dtype(input)).zero_();
     return {empty_map(input), mean, mean.clone()};
   }
-  D2L_ON_CUDA(op, input) { return train_on_cuda(op, input, residual, weight, bias, eps, activation, running); }
+  D2L_ON_CUDA(op, input) { return train_on_cuda(op, input, residual, known, weight, bias, eps, activation, running); }
   Tensor output, mean, var;
   if (is_16_bit(input)) {
-    const auto trained =
-        train_on_cpu(input.to(at::kFloat), to_float(residual), to_float(weight), to_float(bias), eps, activation);
+    const auto trained = train_on_cpu(input.to(at::kFloat), to_float(residual), known, to_float(weight), to_float(bias),
+                                      eps, activation);
     output = std::get<0>(trained).to(input.scalar_type());
     mean = std::get<1>(trained).to(at::kFloat), var = std::get<2>(trained).to(at::kFloat);
   } else {
-    std::tie(output, mean, var) = train_on_cpu(input, residual, weight, bias, eps, activation);
+    std::tie(output, mean, var) = train_on_cpu(input, residual, known, weight, bias, eps, activation);
   }
   if (running != nullptr) {
     move_running(*running, shape_of(input), mean, var);
@@ -226,18 +253,52 @@ Trained train(const Tensor& input, const OptionalTensor& residual, const Optiona
   return {output, mean, var};
 }
 
-Trained batch_norm_train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                         const OptionalTensor& bias, double eps, string_view activation) {
-  return train(input, residual, weight, bias, eps, activation, nullptr);
+Trained batch_norm_train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& mean,
+                         const OptionalTensor& var, const OptionalTensor& weight, const OptionalTensor& bias,
+                         double eps, string_view activation) {
+  return train(input, residual, {mean, var}, weight, bias, eps, activation, nullptr);
 }
 
-Trained batch_norm_train_update(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                                const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_var,
-                                const OptionalTensor& batches, std::optional<double> momentum, double eps,
-                                string_view activation) {
+Trained batch_norm_train_update(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& mean,
+                                const OptionalTensor& var, const OptionalTensor& weight, const OptionalTensor& bias,
+                                const Tensor& running_mean, const Tensor& running_var, const OptionalTensor& batches,
+                                std::optional<double> momentum, double eps, string_view activation) {
   const Running running{running_mean, running_var, batches, momentum};
-  return train(input, residual, weight, bias, eps, activation, &running);
+  return train(input, residual, {mean, var}, weight, bias, eps, activation, &running);
 }
+
+}  // namespace
+
+ChannelMoments batch_norm::moments_of(const char* op, const Tensor& map) {
+  const auto shape = shape_of(map);
+  const auto layout = layout_of(map, shape);
+  const auto dtype = statistics_dtype(map);
+  Tensor mean = empty_channels(map, dtype), var = at::empty_like(mean);
+  if (map.numel() == 0) {
+    return {mean.zero_(), var.zero_()};
+  }
+  D2L_ON_CUDA(op, map) {
+    const DeviceScope device(map);
+    const Tensor x = as_map(map, map), workspace = workspace_for(x, shape, layout);
+    check_launch(op, map,
+                 cuda::batch_norm_moments(shape, layout, cuda_dtype(x), {x.const_data_ptr()}, mean.mutable_data_ptr(),
+                                          var.mutable_data_ptr(), {}, workspace.mutable_data_ptr(), device.stream()));
+    return {mean, var};
+  }
+  if (is_16_bit(map)) {
+    const ChannelMoments wide = moments_of(op, map.to(at::kFloat));
+    return {wide.mean.to(dtype), wide.var.to(dtype)};
+  }
+  const Tensor x = as_map(map, map);
+  visit_cpu_dtype(x, [&](auto scalar) {
+    using T = decltype(scalar);
+    cpu::batch_norm_moments<T>(shape, layout, {x.const_data_ptr<T>()}, mean.mutable_data_ptr<double>(),
+                               var.mutable_data_ptr<double>());
+  });
+  return {mean, var};
+}
+
+namespace {
 
 // ---- inference -------------------------------------------------------------------------------------------------
 
@@ -430,10 +491,11 @@ Tensor channels_meta(const Tensor& input, at::ScalarType dtype) {
   return at::empty_symint({input.sym_size(1)}, input.options().dtype(dtype));
 }
 
-Trained train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                   const OptionalTensor& bias, string_view activation, const Running* running) {
+Trained train_meta(const Tensor& input, const OptionalTensor& residual, const Known& known,
+                   const OptionalTensor& weight, const OptionalTensor& bias, string_view activation,
+                   const Running* running) {
   const char* op = name_of(activation_of("batch_norm", activation), residual.has_value());
-  check_train<SymInt>(op, input, residual, weight, bias);
+  check_train<SymInt>(op, input, residual, known, weight, bias);
   if (running != nullptr) {
     check_running<SymInt>(op, *running, input);
   }
@@ -441,17 +503,19 @@ Trained train_meta(const Tensor& input, const OptionalTensor& residual, const Op
   return {map_meta(input), channels_meta(input, dtype), channels_meta(input, dtype)};
 }
 
-Trained batch_norm_train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                              const OptionalTensor& bias, double, string_view activation) {
-  return train_meta(input, residual, weight, bias, activation, nullptr);
+Trained batch_norm_train_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& mean,
+                              const OptionalTensor& var, const OptionalTensor& weight, const OptionalTensor& bias,
+                              double, string_view activation) {
+  return train_meta(input, residual, {mean, var}, weight, bias, activation, nullptr);
 }
 
-Trained batch_norm_train_update_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
+Trained batch_norm_train_update_meta(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& mean,
+                                     const OptionalTensor& var, const OptionalTensor& weight,
                                      const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_var,
                                      const OptionalTensor& batches, std::optional<double> momentum, double,
                                      string_view activation) {
   const Running running{running_mean, running_var, batches, momentum};
-  return train_meta(input, residual, weight, bias, activation, &running);
+  return train_meta(input, residual, {mean, var}, weight, bias, activation, &running);
 }
 
 Tensor batch_norm_infer_meta(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,

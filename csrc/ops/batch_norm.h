@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/dispatch.h"
 #include "kernels/shapes.h"
+#include "ops/channel_moments.h"
 
 namespace d2l::batch_norm {
 
@@ -67,9 +68,14 @@ void check_channels(const char* op, const char* argument, const OptionalTensor& 
   check_same_device(op, argument, *values, "input", input);
 }
 
+// The statistics of the input, where they are known before.
+struct Known {
+  const OptionalTensor &mean, &var;
+};
+
 template <typename Int>
-void check_train(const char* op, const at::Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                 const OptionalTensor& bias) {
+void check_train(const char* op, const at::Tensor& input, const OptionalTensor& residual, const Known& known,
+                 const OptionalTensor& weight, const OptionalTensor& bias) {
   check_map(op, "input", input);
   Int values = sizes_of<Int>(input)[0];
   for (int64_t axis = 2; axis < input.dim(); ++axis) {
@@ -78,6 +84,10 @@ void check_train(const char* op, const at::Tensor& input, const OptionalTensor& 
   TORCH_CHECK_VALUE(values != 1, op, "(): expected input to have more than one value per channel in training, ",
                     "but got a tensor of size ", sizes_of<Int>(input));
   check_like_input<Int>(op, "residual", residual, input);
+  TORCH_CHECK_VALUE(known.mean.has_value() == known.var.has_value(), op,
+                    "(): expected both of mean and var, or neither, but got one");
+  check_channels<Int>(op, "mean", known.mean, input, true);
+  check_channels<Int>(op, "var", known.var, input, true);
   check_channels<Int>(op, "weight", weight, input);
   check_channels<Int>(op, "bias", bias, input);
 }
@@ -128,5 +138,8 @@ void check_gradients(const char* op, const at::Tensor& grad_output, const at::Te
   check_channels<Int>(op, "mean", mean, input, true);
   check_channels<Int>(op, "var", var, input, true);
 }
+
+// The mean and the variance of each channel of a checked map, on CPU and CUDA tensors.
+ChannelMoments moments_of(const char* op, const at::Tensor& map);
 
 }  // namespace d2l::batch_norm

@@ -36,20 +36,21 @@ using torch::autograd::variable_list;
 using Trained = std::tuple<Tensor, Tensor, Tensor>;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Trained call_train(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                   const OptionalTensor& bias, double eps, string_view activation, const Running* running) {
-  using Update =
-      Trained(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&,
-              const Tensor&, const OptionalTensor&, std::optional<double>, double, string_view);
-  using Train =
-      Trained(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, double, string_view);
+Trained call_train(const Tensor& input, const OptionalTensor& residual, const Known& known,
+                   const OptionalTensor& weight, const OptionalTensor& bias, double eps, string_view activation,
+                   const Running* running) {
+  using Update = Trained(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                         const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&,
+                         const OptionalTensor&, std::optional<double>, double, string_view);
+  using Train = Trained(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                        const OptionalTensor&, const OptionalTensor&, double, string_view);
   static const auto train = find_op<Train>("d2lkernels::batch_norm_train");
   static const auto update = find_op<Update>("d2lkernels::batch_norm_train_update");
   if (running == nullptr) {
-    return train.call(input, residual, weight, bias, eps, activation);
+    return train.call(input, residual, known.mean, known.var, weight, bias, eps, activation);
   }
-  return update.call(input, residual, weight, bias, running->mean, running->var, running->batches, running->momentum,
-                     eps, activation);
+  return update.call(input, residual, known.mean, known.var, weight, bias, running->mean, running->var,
+                     running->batches, running->momentum, eps, activation);
 }
 
 Tensor call_infer(const Tensor& input, const OptionalTensor& residual, const Tensor& mean, const Tensor& var,
@@ -106,10 +107,10 @@ bool is_by_input(string_view activation, bool has_residual) { return activation 
 
 struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const OptionalTensor& residual,
-                               const OptionalTensor& weight, const OptionalTensor& bias, double eps,
+                               const Known* known, const OptionalTensor& weight, const OptionalTensor& bias, double eps,
                                string_view activation, const Running* running) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, mean, var] = call_train(input, residual, weight, bias, eps, activation, running);
+    auto [output, mean, var] = call_train(input, residual, *known, weight, bias, eps, activation, running);
     const bool by_input = is_by_input(activation, residual.has_value());
     const bool by_output = activation != "none" && !by_input;
     ctx->save_for_backward({input, by_output ? output : Tensor(), tensor_or_undefined(weight),
@@ -123,7 +124,7 @@ struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result(7);
+    variable_list result(8);
     if (!grads[0].defined()) {
       return result;
     }
@@ -148,30 +149,33 @@ struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
     }
     if (wanted.input) result[0] = grad_input;
     if (wanted.residual) result[1] = grad_residual;
-    if (wanted.weight) result[2] = grad_weight;  // the engine gives them the dtypes of the parameters
-    if (wanted.bias) result[3] = grad_bias;
+    if (wanted.weight) result[3] = grad_weight;  // the engine gives them the dtypes of the parameters
+    if (wanted.bias) result[4] = grad_bias;
     return result;
   }
 };
 
-Trained train_autograd(const char* op, const Tensor& input, const OptionalTensor& residual,
+// The derivatives go through statistics that are known before as through all others: as functions of the input.
+Trained train_autograd(const char* op, const Tensor& input, const OptionalTensor& residual, const Known& known,
                        const OptionalTensor& weight, const OptionalTensor& bias, double eps, string_view activation,
                        const Running* running) {
   if (needs_autograd(op, input, tensor_or_undefined(residual), tensor_or_undefined(weight),
                      tensor_or_undefined(bias))) {
-    const auto outputs = BatchNormTrain::apply(input, residual, weight, bias, eps, activation, running);
+    const auto outputs = BatchNormTrain::apply(input, residual, &known, weight, bias, eps, activation, running);
     return {outputs[0], outputs[1], outputs[2]};
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return call_train(input, residual, weight, bias, eps, activation, running);
+  return call_train(input, residual, known, weight, bias, eps, activation, running);
 }
 
-Trained batch_norm_train_autograd(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& weight,
-                                  const OptionalTensor& bias, double eps, string_view activation) {
-  return train_autograd("batch_norm_train", input, residual, weight, bias, eps, activation, nullptr);
+Trained batch_norm_train_autograd(const Tensor& input, const OptionalTensor& residual, const OptionalTensor& mean,
+                                  const OptionalTensor& var, const OptionalTensor& weight, const OptionalTensor& bias,
+                                  double eps, string_view activation) {
+  return train_autograd("batch_norm_train", input, residual, {mean, var}, weight, bias, eps, activation, nullptr);
 }
 
 Trained batch_norm_train_update_autograd(const Tensor& input, const OptionalTensor& residual,
+                                         const OptionalTensor& mean, const OptionalTensor& var,
                                          const OptionalTensor& weight, const OptionalTensor& bias,
                                          const Tensor& running_mean, const Tensor& running_var,
                                          const OptionalTensor& batches, std::optional<double> momentum, double eps,
@@ -180,12 +184,12 @@ Trained batch_norm_train_update_autograd(const Tensor& input, const OptionalTens
   const Running running{running_mean, running_var, batches, momentum};
   if (needs_autograd(op, running_mean, running_var)) {
     const char* name = name_of(activation_of("batch_norm", activation), residual.has_value());
-    check_train<SymInt>(name, input, residual, weight, bias);
+    check_train<SymInt>(name, input, residual, {mean, var}, weight, bias);
     check_running<SymInt>(name, running, input);
     TORCH_CHECK_NOT_IMPLEMENTED(false, name,
                                 "(): expected running_mean and running_var not to require grad, but got some that do");
   }
-  auto result = train_autograd(op, input, residual, weight, bias, eps, activation, &running);
+  auto result = train_autograd(op, input, residual, {mean, var}, weight, bias, eps, activation, &running);
   for (const Tensor& written : {running_mean, running_var, tensor_or_undefined(batches)}) {
     if (written.defined() && !written.is_inference()) {
       written.unsafeGetTensorImpl()->bump_version();

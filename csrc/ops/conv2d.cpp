@@ -16,6 +16,7 @@
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
+#include "ops/batch_norm.h"
 #include "ops/bfloat16_product.h"
 #include "ops/conv2d.h"
 
@@ -172,6 +173,11 @@ Tensor in_place(const Tensor& map, at::MemoryFormat format, int64_t& pixel) {
   return found.tensor;
 }
 
+ChannelMoments empty_moments(const Tensor& input, int64_t channels) {
+  const auto options = input.options().dtype(batch_norm::statistics_dtype(input)).memory_format(std::nullopt);
+  return {at::empty({channels}, options), at::empty({channels}, options)};
+}
+
 }  // namespace
 
 Conv2dShape conv2d_shape(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -185,8 +191,14 @@ std::array<SymInt, 4> conv2d_output_size(const Tensor& input, const Tensor& weig
   return {sizes.N, sizes.K, sizes.P, sizes.Q};
 }
 
+Tensor conv2d_result_like(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                          const Conv2dOptions& options) {
+  const Conv2dShape shape = conv2d_shape(input, weight, bias, options);
+  return at::empty({1}, input.options().memory_format(std::nullopt)).expand({shape.N, shape.K, shape.P, shape.Q});
+}
+
 Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
-                        const Conv2dOptions& options, Activation activation) {
+                        const Conv2dOptions& options, Activation activation, ChannelMoments* moments) {
   Conv2dShape shape = conv2d_shape(input, weight, bias, options);
   const auto format = output_format(input, weight);
   Tensor output = at::empty({shape.N, shape.K, shape.P, shape.Q}, input.options().memory_format(format));
@@ -199,10 +211,21 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor y = in_channels_last(output);
+    const void* const b = dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr;
+    if (moments != nullptr) {
+      *moments = empty_moments(input, shape.K);
+      const Tensor workspace =
+          at::empty({cuda::conv2d_moments_workspace(shape, cuda_dtype(x))}, moments->mean.options().dtype(at::kByte));
+      check_launch(
+          "conv2d", input,
+          cuda::conv2d_moments(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(), b,
+                               y.mutable_data_ptr(), moments->mean.mutable_data_ptr(), moments->var.mutable_data_ptr(),
+                               workspace.mutable_data_ptr(), device.stream()));
+      return y.contiguous(format);
+    }
     check_launch("conv2d", input,
-                 cuda::conv2d(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(),
-                              dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr, y.mutable_data_ptr(),
-                              device.stream(), activation));
+                 cuda::conv2d(shape, cuda_dtype(x), convolution_precision(), x.const_data_ptr(), w.const_data_ptr(), b,
+                              y.mutable_data_ptr(), device.stream(), activation));
     return y.contiguous(format);
   }
   if (is_bfloat16_product(shape, input)) {
@@ -218,8 +241,15 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
   const Tensor x = in_place(input, format, shape.input_pixel);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    cpu::conv2d<T>(shape, layout_of(format), x.const_data_ptr<T>(), weight.const_data_ptr<T>(), weight_strides(weight),
-                   bias_pointer<T>(dense_bias), output.mutable_data_ptr<T>(), activation);
+    const T *from = x.const_data_ptr<T>(), *w = weight.const_data_ptr<T>(), *b = bias_pointer<T>(dense_bias);
+    T* const to = output.mutable_data_ptr<T>();
+    if (moments == nullptr) {
+      cpu::conv2d<T>(shape, layout_of(format), from, w, weight_strides(weight), b, to, activation);
+      return;
+    }
+    *moments = empty_moments(input, shape.K);
+    cpu::conv2d_moments<T>(shape, layout_of(format), from, w, weight_strides(weight), b, to,
+                           moments->mean.mutable_data_ptr<double>(), moments->var.mutable_data_ptr<double>());
   });
   return output;
 }
@@ -386,36 +416,48 @@ void save_factors(AutogradContext* ctx, const Tensor& a, const Tensor& b) {
   ctx->save_for_backward({b.requires_grad() ? a : Tensor(), a.requires_grad() ? b : Tensor()});
 }
 
+}  // namespace
+
+void save_convolution(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                      const Conv2dOptions& options) {
+  save_factors(ctx, input, weight);
+  save_geometry(ctx, options, input.sym_sizes(), weight.sym_sizes());
+  ctx->saved_data["has_bias"] = bias.has_value();
+}
+
+variable_list convolution_grads(AutogradContext* ctx, const Tensor& grad_output) {
+  variable_list result(7);
+  if (!grad_output.defined()) {
+    return result;
+  }
+  const auto saved = ctx->get_saved_variables();
+  const SavedGeometry geometry(ctx);
+  if (ctx->needs_input_grad(0)) {
+    result[0] = geometry.input_grad(grad_output, saved[1]);
+  }
+  if (ctx->needs_input_grad(1)) {
+    result[1] = geometry.weight_grad(grad_output, saved[0]);
+  }
+  // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
+  if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
+    static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
+    result[2] = bias_grad.call(grad_output);
+  }
+  return result;
+}
+
+namespace {
+
 struct Conv2d : torch::autograd::Function<Conv2d> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-    save_factors(ctx, input, weight);
-    save_geometry(ctx, {stride, padding, dilation, groups}, input.sym_sizes(), weight.sym_sizes());
-    ctx->saved_data["has_bias"] = bias.has_value();
+    save_convolution(ctx, input, weight, bias, {stride, padding, dilation, groups});
     const at::AutoDispatchBelowADInplaceOrView guard;
     return call_conv2d(input, weight, bias, stride, padding, dilation, groups);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const Tensor& grad_output = grads[0];
-    variable_list result(7);
-    if (!grad_output.defined()) {
-      return result;
-    }
-    const auto saved = ctx->get_saved_variables();
-    const SavedGeometry geometry(ctx);
-    if (ctx->needs_input_grad(0)) {
-      result[0] = geometry.input_grad(grad_output, saved[1]);
-    }
-    if (ctx->needs_input_grad(1)) {
-      result[1] = geometry.weight_grad(grad_output, saved[0]);
-    }
-    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
-    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {
-      static const auto bias_grad = find_op<Tensor(const Tensor&)>("d2lkernels::bias_grad");
-      result[2] = bias_grad.call(grad_output);
-    }
-    return result;
+    return convolution_grads(ctx, grads[0]);
   }
 };
 

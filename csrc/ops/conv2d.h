@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/conv2d.h"
 #include "kernels/shapes.h"
+#include "ops/channel_moments.h"
 
 namespace d2l {
 
@@ -25,13 +26,19 @@ Conv2dShape conv2d_shape(const at::Tensor& input, const at::Tensor& weight, cons
 std::array<c10::SymInt, 4> conv2d_output_size(const at::Tensor& input, const at::Tensor& weight,
                                               const std::optional<at::Tensor>& bias, const Conv2dOptions& options);
 
+// A tensor of the size, dtype and device of the result, with next to no memory: for checks of what follows. Checks the
+// arguments.
+at::Tensor conv2d_result_like(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                              const Conv2dOptions& options);
+
 inline cpu::WeightStrides weight_strides(const at::Tensor& weight) {
   return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
 }
 
-// activation(conv2d(...)), on CPU and CUDA tensors.
+// activation(conv2d(...)), on CPU and CUDA tensors. `moments` of a convolution alone: those of the result, if a kernel
+// gathers them while it writes it; else they are left undefined.
 at::Tensor conv2d_activated(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                            const Conv2dOptions& options, Activation activation);
+                            const Conv2dOptions& options, Activation activation, ChannelMoments* moments = nullptr);
 
 // Through the dispatcher.
 at::Tensor call_conv2d(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
@@ -69,5 +76,11 @@ struct SavedGeometry {
     return call_conv2d_weight_grad(grad_output, input, weight_size(), stride(), padding(), dilation(), groups());
   }
 };
+
+// What a convolution without an activation keeps, and its gradients: of (input, weight, bias) among the arguments
+// (input, weight, bias, stride, padding, dilation, groups).
+void save_convolution(torch::autograd::AutogradContext* ctx, const at::Tensor& input, const at::Tensor& weight,
+                      const std::optional<at::Tensor>& bias, const Conv2dOptions& options);
+torch::autograd::variable_list convolution_grads(torch::autograd::AutogradContext* ctx, const at::Tensor& grad_output);
 
 }  // namespace d2l

@@ -61,8 +61,9 @@ class Residual(torch.nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:
-        output = self.conv2(run((self.conv1, self.bn1, self.relu), input))
-        return residual_tail(self.bn2, self.relu, output, input if self.conv3 is None else self.conv3(input))
+        output = run((self.conv1, self.bn1, self.relu), input)
+        residual = input if self.conv3 is None else self.conv3(input)
+        return residual_tail(self.conv2, self.bn2, self.relu, output, residual)
 
 
 class Bottleneck(torch.nn.Module):
@@ -101,8 +102,9 @@ class Bottleneck(torch.nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, input: Tensor) -> Tensor:
-        output = run((self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3), input)
-        return residual_tail(self.bn3, self.relu, output, input if self.conv4 is None else self.conv4(input))
+        output = run((self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu), input)
+        residual = input if self.conv4 is None else self.conv4(input)
+        return residual_tail(self.conv3, self.bn3, self.relu, output, residual)
 
 
 def resnet_block(

@@ -3,9 +3,10 @@
 A convolution, the activation behind it and the pool behind that become one call of
 :func:`d2lkernels.ops.conv2d_activation`, :func:`~d2lkernels.ops.conv2d_max_pool2d` or
 :func:`~d2lkernels.ops.conv2d_avg_pool2d`; a linear layer or batch normalisation and the activation behind it become one
-call, too. Batch normalisation behind a convolution joins its group: in inference it goes into the weights, if that is
-less work. Only layers that do exactly what their class says take part: no subclass (a parametrized layer is one), no
-forward of its own, no hooks, for a hook has to see what goes in and comes out.
+call, too. Batch normalisation behind a convolution joins its group: in training the convolution gathers its statistics
+(:func:`~d2lkernels.ops.conv2d_batch_norm`), in inference it goes into the weights, if that is less work. Only layers
+that do exactly what their class says take part: no subclass (a parametrized layer is one), no forward of its own, no
+hooks, for a hook has to see what goes in and comes out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules import module as _torch_module
 
-from .. import ops
+from .. import config, ops
 from .._autodiff import needs_python_autograd
 from . import activations
-from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Linear, MaxPool2d, _batch_norm
+from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Linear, MaxPool2d, _batch_norm, _conv2d_batch_norm
 
 _ACTIVATIONS = {
     torch.nn.ReLU: "relu",
@@ -83,10 +84,10 @@ class FusedConvolution(Group):
     ):
         super().__init__(activation, convolution, normalization, activation, pool)
         self.convolution, self.normalization, self.pool = convolution, normalization, pool
-        # What runs behind the convolution where nothing is folded.
-        self.behind: Any = normalization
-        if normalization is not None and activation is not None:
-            self.behind = FusedNormalization(normalization, activation)
+        # What runs in front of the pool where nothing is folded.
+        self.normalized = None
+        if normalization is not None:
+            self.normalized = NormalizedConvolution(convolution, normalization, activation)
 
     def __call__(self, input: Tensor) -> Tensor:
         conv: Any = self.convolution
@@ -100,7 +101,8 @@ class FusedConvolution(Group):
         weight, bias = conv.weight, conv.bias
         if norm is not None:
             if not _folds(conv, norm, input):
-                input = self.behind(conv(input))
+                assert self.normalized is not None
+                input = self.normalized(input)
                 return input if pool is None else pool(input)
             weight, bias = folded(weight, bias, norm)
         arguments = (input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, self.kind)
@@ -110,6 +112,50 @@ class FusedConvolution(Group):
         if type(pool) in _MAX_POOLS:
             return ops.conv2d_max_pool2d(*arguments, *window)
         return ops.conv2d_avg_pool2d(*arguments, *window, pool.count_include_pad)
+
+
+class NormalizedConvolution(Group):
+    """A convolution with zero padding, and with batch normalisation and perhaps an activation behind it, none of it
+    folded: two ops."""
+
+    def __init__(self, convolution: Any, normalization: Any, activation: Module | None):
+        super().__init__(activation, convolution, normalization, activation)
+        self.convolution, self.normalization = convolution, normalization
+        self.behind = normalization if activation is None else FusedNormalization(normalization, activation)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if _gathers_statistics(self.convolution, self.normalization, input):
+            return _conv2d_batch_norm(self.convolution, self.normalization, input, self.kind)
+        output: Tensor = self.behind(self.convolution(input))
+        return output
+
+
+def _gathers_statistics(convolution: Any, normalization: Any, input: Tensor) -> bool:
+    """Whether the convolution is to gather the statistics that the normalisation behind it needs."""
+    uses_running = normalization.running_mean is not None and normalization.running_var is not None
+    if input.dim() != 4 or (uses_running and not normalization.training):
+        return False
+    if input.device.type != "cpu" or config.emulates_cuda():
+        return True
+    # 16-bit maps are computed in float32, rounded, and read again.
+    return input.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+
+
+def _result_size(convolution: Any, input: Tensor) -> tuple[int, ...]:
+    """Of a convolution of ours with zero padding."""
+    left, right, top, bottom = convolution._reversed_padding_repeated_twice
+    sizes = []
+    for axis, padding in enumerate((top + bottom, left + right)):
+        reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
+        sizes.append((input.shape[2 + axis] + padding - reach) // convolution.stride[axis] + 1)
+    return (input.shape[0], convolution.out_channels, *sizes)
+
+
+def _result_dtype(input: Tensor) -> torch.dtype:
+    device = input.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device) and input.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return input.dtype
 
 
 # As many elements of a map are normalised in the time that it takes to look at the layers and to call small ops.
@@ -260,12 +306,26 @@ def run(layers: Sequence[Module], input: Tensor) -> Tensor:
     return input
 
 
-def residual_tail(normalization: Any, relu: Module, input: Tensor, residual: Tensor) -> Tensor:
-    """``relu(normalization(input) + residual)``, as a residual block ends: in one pass where the layers are ours and
-    nothing (a hook, a subclass, maps that do not match) stands between, or in two. Folding the normalisation into the
-    convolution in front of it would not save a pass."""
+def residual_tail(convolution: Any, normalization: Any, relu: Module, input: Tensor, residual: Tensor) -> Tensor:
+    """``relu(normalization(convolution(input)) + residual)``, as a residual block ends: what follows the convolution in
+    one pass where the layers are ours and nothing (a hook, a subclass, maps that do not match) stands between, or in
+    two. In training the convolution gathers the statistics. In inference, to fold the normalisation into it would not
+    save a pass."""
     fuses = type(relu) in (torch.nn.ReLU, activations.ReLU) and not has_hooks(relu) and not has_global_hooks()
-    if fuses and type(normalization) in _NORMS and not has_hooks(normalization) and _match(input, residual):
+    fuses_norm = fuses and type(normalization) in _NORMS and not has_hooks(normalization)
+    if (
+        fuses_norm
+        and type(convolution) is Conv2d
+        and not has_hooks(convolution)
+        and convolution.padding_mode == "zeros"
+        and residual.device == input.device
+        and residual.dtype == _result_dtype(input)
+        and _gathers_statistics(convolution, normalization, input)
+        and residual.shape == _result_size(convolution, input)
+    ):
+        return _conv2d_batch_norm(convolution, normalization, input, "relu", residual)
+    input = convolution(input)
+    if fuses_norm and _match(input, residual):
         return _batch_norm(normalization, input, "relu", residual)
     output = normalization(input)
     if fuses and type(relu) is activations.ReLU and _match(output, residual):

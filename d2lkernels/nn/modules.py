@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import ops
+from ..ops.conv2d_batch_norm import convolve_and_normalize
 from ..ops.normalization import normalize
 from ._checks import at_least
 
@@ -134,11 +137,30 @@ def _batch_norm(
 ) -> Tensor:
     """The forward pass of every rank's layer, and of what follows it where that is fused."""
     layer._check_input_dim(input)
+    return normalize(input, *_normalization(layer, activation, residual))
+
+
+def _conv2d_batch_norm(
+    convolution: torch.nn.Conv2d,
+    layer: torch.nn.BatchNorm2d,
+    input: Tensor,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """The same with the convolution in front of it, without padding of another mode than zeros."""
+    one = convolution
+    arguments = (input, one.weight, one.bias, one.stride, one.padding, one.dilation, one.groups)
+    return convolve_and_normalize(arguments, _normalization(layer, activation, residual))
+
+
+def _normalization(
+    layer: torch.nn.modules.batchnorm._BatchNorm, activation: str, residual: Tensor | None
+) -> tuple[Any, ...]:
+    """The arguments of :func:`normalize` behind the input."""
     training, tracks = layer.training, layer.training and layer.track_running_stats
     # In training, statistics that are not tracked are left alone.
     mean, var = (layer.running_mean, layer.running_var) if tracks or not training else (None, None)
-    return normalize(
-        input,
+    return (
         mean,
         var,
         layer.weight,

@@ -20,7 +20,8 @@ class Sequential(torch.nn.Sequential):
     Sigmoid or Tanh behind it and the MaxPool2d or AvgPool2d behind that run as one op, and so do a :class:`Linear`,
     :class:`BatchNorm1d` or :class:`BatchNorm2d` of ours and such an activation, across nested Sequentials too.
 
-    A BatchNorm2d may follow the convolution of a group. In training the group is then two or three ops. In inference
+    A BatchNorm2d may follow the convolution of a group. In training the group is then two or three ops, of which the
+    first, the convolution, gathers the statistics for the normalisation. In inference
     without gradients, of float32 and float64, the normalisation goes into the weights (anew in each call) where the map
     is larger than they are, and the group is one op. That rounds the weights once more: results differ by as much as
     those of two algorithms for one convolution.

@@ -7,6 +7,7 @@ from .concat import concat
 from .concat_convolutions import concat_convolutions
 from .conv1d import conv1d
 from .conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from .conv2d_batch_norm import conv2d_batch_norm
 from .conv2d_fused import conv2d_activation, conv2d_avg_pool2d, conv2d_max_pool2d
 from .dense_block import dense_block
 from .dropout import dropout
@@ -33,6 +34,7 @@ __all__ = [
     "conv2d",
     "conv2d_activation",
     "conv2d_avg_pool2d",
+    "conv2d_batch_norm",
     "conv2d_input_grad",
     "conv2d_max_pool2d",
     "conv2d_weight_grad",

@@ -37,7 +37,7 @@ def register() -> None:
     ):
         rule(op.default, _images_rule(op.default, tensors))
     for op, maps, parameters in (
-        (ops.batch_norm_train, 2, 2),
+        (ops.batch_norm_train, 2, 4),
         (ops.batch_norm_infer, 2, 4),
         (ops.batch_norm_train_grad, 3, 4),
         (ops.batch_norm_add_train_grad, 3, 4),
@@ -60,6 +60,7 @@ def register() -> None:
         rule(op.default, _axis_rule(op.default))
     rule("d2lkernels::dropout", _dropout)
     for op in (
+        ops.conv2d_moments,
         ops.conv2d_max_pool2d,
         ops.conv2d_avg_pool2d,
         ops.conv2d_avg_pool2d_grad,

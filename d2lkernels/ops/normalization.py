@@ -221,10 +221,12 @@ def normalize(
     activation: str = "none",
     residual: Tensor | None = None,
     num_batches_tracked: Tensor | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """``activation(batch_norm(input, ...) + residual)``: what the functions here and the layers have in common.
 
-    In training, ``num_batches_tracked`` is counted up; with momentum None it weighs all batches alike.
+    In training, ``num_batches_tracked`` is counted up; with momentum None it weighs all batches alike. ``known`` are
+    the mean and the variance of ``input`` where they are known before (only in training, not under transforms).
     """
     op = ("batch_norm" if residual is None else "batch_norm_add") + ("" if activation == "none" else f"_{activation}")
     check_tensor(op, "input", input)
@@ -246,13 +248,16 @@ def normalize(
     if (running_mean is None) != (running_var is None):
         name = "running_var" if running_var is None else "running_mean"
         raise ValueError(f"{op}(): expected {name} to be a Tensor like the other running statistics, but got None")
+    train: Callable[..., tuple[Tensor, Tensor, Tensor]] = _train if direct else _transformed_train
+    mean, var = (None, None) if known is None else known
     if running_mean is None or running_var is None:
-        train = _train if direct else _transformed_train
-        return train(input, residual, weight, bias, eps, activation)[0]
+        return train(input, residual, mean, var, weight, bias, eps, activation)[0]
     if direct and not torch.compiler.is_compiling():
         return _train_update(
             input,
             residual,
+            mean,
+            var,
             weight,
             bias,
             running_mean,
@@ -264,8 +269,7 @@ def normalize(
         )[0]
     # torch.compile fuses the update with what is around it, and transforms take it as it stands here.
     _check_running(op, input, running_mean, running_var)
-    train = _train if direct else _transformed_train
-    output, mean, var = train(input, residual, weight, bias, eps, activation)
+    output, mean, var = train(input, residual, mean, var, weight, bias, eps, activation)
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
     _update(running_mean, running_var, mean, var, momentum, num_batches_tracked, input)
@@ -351,9 +355,16 @@ def _finish(normalized: Tensor, residual: Tensor | None, activation: str) -> Ten
 
 
 def _transformed_train(
-    input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str
+    input: Tensor,
+    residual: Tensor | None,
+    known_mean: None,
+    known_var: None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _train(*_on_meta(input, residual, weight, bias), eps, activation)
+    _train(*_on_meta(input, residual, known_mean, known_var, weight, bias), eps, activation)
     function = _train_by_torch if has_nested_forward_mode() else _Train.apply
     normalized, mean, var = function(input, weight, bias, eps)
     return _finish(normalized, residual, activation), mean, var
@@ -433,7 +444,7 @@ class _Train(torch.autograd.Function):
 
     @staticmethod
     def forward(input, weight, bias, eps):
-        return _train(input, None, weight, bias, eps, "none")
+        return _train(input, None, None, None, weight, bias, eps, "none")
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -13,7 +13,7 @@ from .. import config
 POOLED = ("conv2d_max_pool2d", "conv2d_avg_pool2d")
 """Ops that compute the map of a convolution and do not return it."""
 
-_CONVOLUTIONS = ("conv2d", "conv2d_activation", *POOLED)
+_CONVOLUTIONS = ("conv2d", "conv2d_activation", "conv2d_moments", *POOLED)
 
 
 def op_name(function: Callable[..., Any]) -> str:

@@ -185,7 +185,9 @@ class Recorder(TorchFunctionMode):
         while frame is not None:
             at_work = frame.f_locals.get("self")
             if isinstance(at_work, fusion.Group):
-                return ", ".join(self._modules.get(id(m), "") for m in at_work.modules), repr(at_work)
+                modules = _that_read(at_work.modules, learned)
+                names = ", ".join(self._modules.get(id(m), "") for m in modules)
+                return names, " + ".join(type(m).__name__ for m in modules)
             if isinstance(at_work, torch.nn.Module) and id(at_work) in self._modules:
                 owners = {self._owners[id(tensor)] for tensor in learned}
                 if len(owners) == 1 and next(at_work.children(), None) is not None:
@@ -212,6 +214,18 @@ class Recorder(TorchFunctionMode):
             device,
         )
         return forward, backward
+
+
+def _that_read(modules: Sequence[torch.nn.Module], learned: Sequence[Tensor]) -> Sequence[torch.nn.Module]:
+    """Those of a group's modules that belong to an op: from the first on whose parameters it reads to the next one with
+    others; all if it reads none (but weights made from them)."""
+    read = {id(tensor) for tensor in learned}
+    own = [{id(parameter) for parameter in module.parameters()} for module in modules]
+    first = next((place for place, ids in enumerate(own) if ids & read), None)
+    if first is None:
+        return modules
+    last = next((place for place in range(first + 1, len(own)) if own[place] and not own[place] & read), len(own))
+    return modules[first:last]
 
 
 def _kernel(function: Callable[..., Any], args: Sequence[Any], given: Sequence[Tensor]) -> str:

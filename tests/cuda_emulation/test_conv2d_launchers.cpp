@@ -1,6 +1,6 @@
 // Runs the convolution launchers on the emulator and compares them with plain loops in double precision.
 //
-//   test_conv2d_launchers float32|tf32|float64|bfloat16|float16 shapes|ranges|large|schedules|limits
+//   test_conv2d_launchers float32|tf32|float64|bfloat16|float16 shapes|moments|ranges|large|schedules|limits
 //
 // Inputs are rounded to the element type first. Small integers must come out exactly (rounded once), random numbers
 // within a bound on the rounding of products and sums. Results and workspace start as NaN. Exit status 0: all is well.
@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -151,6 +152,19 @@ struct Problem {
     return d2l::cuda::conv2d(shape, dtype, precision, input.data(), weight.data(), with_bias ? bias.data() : nullptr,
                              output.data(), nullptr, activation);
   }
+  // `statistics` holds the mean and the variance of each output channel.
+  template <typename Stat>
+  LaunchStatus moments(Tensor<T>& output, std::vector<Stat>& statistics, bool with_bias) const {
+    constexpr unsigned char kNan = 0xff;  // in every byte
+    const auto bytes = static_cast<size_t>(d2l::cuda::conv2d_moments_workspace(shape, dtype));
+    constexpr size_t kGuard = 64;
+    std::vector<unsigned char> workspace(bytes + kGuard, kNan);
+    const LaunchStatus status = d2l::cuda::conv2d_moments(
+        shape, dtype, precision, input.data(), weight.data(), with_bias ? bias.data() : nullptr, output.data(),
+        statistics.data(), statistics.data() + shape.K, workspace.data(), nullptr);
+    for (size_t i = bytes; i < workspace.size(); ++i) check(workspace[i] == kNan, "written behind the workspace");
+    return status;
+  }
   LaunchStatus input_grad(Tensor<T>& result) const {
     return d2l::cuda::conv2d_input_grad(shape, dtype, precision, grad_output.data(), weight.data(), result.data(),
                                         nullptr);
@@ -219,6 +233,48 @@ unsigned run_case(const Case& x, DType dtype, Float32Precision precision, Produc
   return threads;
 }
 
+template <typename T>
+using Stat = std::conditional_t<sizeof(T) == 2, float, double>;
+
+// The result is that of the convolution alone, bit by bit, and the statistics are those of the stored values, also
+// where their mean is much larger than their deviation.
+template <typename T>
+void run_moments(const Case& x, DType dtype, Float32Precision precision) {
+  Problem<T> problem(x, dtype, precision, false);
+  for (const char* bias : {"", " with bias", " with large bias"}) {
+    const std::string what = x.name + std::string(" moments") + bias;
+    const bool with_bias = *bias != 0;
+    if (what.ends_with("large bias")) {
+      for (int64_t k = 0; k < problem.bias.size(); ++k) {
+        problem.bias.data()[k] = d2l::cuda::narrow<T>(static_cast<d2l::cuda::accumulate_t<T>>(k % 2 ? -1000 : 1000));
+      }
+    }
+    const int64_t K = problem.shape.K, values = problem.grad_output.size() / K;
+    Tensor<T> alone(values * K, x.misalign), output(values * K, x.misalign);
+    std::vector<Stat<T>> statistics(2 * K, std::numeric_limits<Stat<T>>::quiet_NaN());
+    check_launched(problem.forward(alone, with_bias), what);
+    check_launched(problem.moments(output, statistics, with_bias), what);
+    check(std::memcmp(alone.data(), output.data(), static_cast<size_t>(values * K) * sizeof(T)) == 0, what + " output");
+    for (int64_t k = 0; k < K; ++k) {
+      long double sum = 0, squares = 0;
+      double farthest = 0;
+      for (int64_t i = 0; i < values; ++i) sum += output[i * K + k];
+      const double mean = static_cast<double>(sum / values);
+      for (int64_t i = 0; i < values; ++i) {
+        const double distance = output[i * K + k] - mean;
+        squares += static_cast<long double>(distance) * distance;
+        farthest = std::max(farthest, std::abs(distance));
+      }
+      const double unit = std::is_same_v<T, double> ? 0x1p-53 : 0x1p-24;
+      const double shift = (sizeof(T) == 4 ? 0x1p-53 / unit : 1) * std::abs(mean);  // statistics have 53 bits, or 24
+      check(std::abs(static_cast<double>(statistics[k]) - mean) <= 64 * unit * (farthest + shift), what + " mean");
+      check(std::abs(static_cast<double>(statistics[K + k]) - static_cast<double>(squares / values)) <=
+                256 * unit * farthest * (farthest + shift),
+            what + " var");
+    }
+  }
+}
+
 // Maps that are the last channels of wider ones, of pixels `beside` elements wider, give what dense maps give, and the
 // channels beside them stay as they were. Integers, so that no order of summation matters.
 template <typename T>
@@ -279,6 +335,7 @@ void run_schedules(DType dtype, Float32Precision precision) {
     }
     const Problem<T> problem(*x, dtype, precision, false);
     std::vector<Tensor<T>> first;
+    std::vector<Stat<T>> first_statistics;
     for (const char* copies : {"late", "eager"}) {
       for (const char* schedule : {"forward", "reverse", "random", "greedy", "greedy_reverse"}) {
         setenv("D2LKERNELS_EMULATOR_CP_ASYNC", copies, 1);
@@ -291,7 +348,10 @@ void run_schedules(DType dtype, Float32Precision precision) {
         check_launched(problem.forward(results[0], true), what + " forward");
         check_launched(problem.input_grad(results[1]), what + " input grad");
         check_launched(problem.weight_grad(results[2]), what + " weight grad");
-        if (first.empty()) first = results;
+        std::vector<Stat<T>> statistics(2 * problem.shape.K);
+        check_launched(problem.moments(results[0], statistics, true), what + " moments");
+        if (first.empty()) first = results, first_statistics = statistics;
+        check(statistics == first_statistics, what + ": moments depend on the schedule");
         for (size_t i = 0; i < results.size(); ++i) {
           check(same_bits(first[i], results[i]), what + ": product " + std::to_string(i) + " depends on the schedule");
         }
@@ -420,6 +480,11 @@ template <typename T>
 bool run(const std::string& suite, DType dtype, Float32Precision precision) {
   if (suite == "shapes") {
     for (const Case& x : kCases) run_case<T>(x, dtype, precision);
+  } else if (suite == "moments") {
+    for (const Case& x : kCases) run_moments<T>(x, dtype, precision);
+    for (const auto& [x, product] : kLargeCases) {
+      if (product == kForward) run_moments<T>(x, dtype, precision);
+    }
   } else if (suite == "ranges") {
     for (const Case& x : kCases) {
       for (const int64_t beside : {3, 4, 32}) run_ranges<T>(x, dtype, precision, beside);
@@ -448,7 +513,8 @@ int main(int count, char** arguments) {
   if (kind == "bfloat16") known = run<__nv_bfloat16>(suite, DType::bfloat16, ieee);
   if (kind == "float16") known = run<__half>(suite, DType::float16, ieee);
   if (!known) {
-    std::printf("usage: %s float32|tf32|float64|bfloat16|float16 shapes|ranges|large|schedules|limits\n", arguments[0]);
+    std::printf("usage: %s float32|tf32|float64|bfloat16|float16 shapes|moments|ranges|large|schedules|limits\n",
+                arguments[0]);
     return 2;
   }
   std::printf("%d of %d checks failed\n", failures, checks);

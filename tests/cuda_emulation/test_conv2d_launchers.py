@@ -8,7 +8,7 @@ import pytest
 import toolchain
 
 DRIVER = Path(__file__).with_suffix(".cpp")
-SOURCES = [DRIVER, *sorted(toolchain.CUDA_SOURCES.glob("conv2d*.cu"))]
+SOURCES = [DRIVER, *sorted(toolchain.CUDA_SOURCES.glob("conv2d*.cu")), toolchain.CUDA_SOURCES / "batch_norm_sums.cu"]
 KINDS = ("float32", "tf32", "float64", "bfloat16", "float16")
 
 
@@ -29,7 +29,7 @@ def check(driver: Path, kind: str, suite: str, **settings: object) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("suite", ["limits", "shapes", "ranges"])
+@pytest.mark.parametrize("suite", ["limits", "shapes", "moments", "ranges"])
 def test_against_loops(driver: Path, kind: str, suite: str) -> None:
     check(driver, kind, suite)
 
@@ -47,3 +47,4 @@ def test_every_schedule_gives_the_same_bits(driver: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["float64", "bfloat16"])
 def test_stays_within_its_tensors(sanitized_driver: Path, kind: str) -> None:
     check(sanitized_driver, kind, "shapes")
+    check(sanitized_driver, kind, "moments")

@@ -7,6 +7,7 @@ from . import (
     concat,
     concat_convolutions,
     conv1d,
+    conv2d_batch_norm,
     convolution,
     dense_block,
     dropout,
@@ -20,6 +21,7 @@ from . import (
 SPECS = (
     *convolution.SPECS,
     *fused.SPECS,
+    *conv2d_batch_norm.SPECS,
     *pooling.SPECS,
     *batch_norm.SPECS,
     *add_relu.SPECS,

@@ -300,13 +300,18 @@ def _running(x):
 
 DISPATCHER_OPS = {
     "batch_norm_train": _arguments(
-        lambda x, dy, r, y, w, b, mean, var: [(x, None, w, b, 1e-5, "none"), (x, None, None, None, 0.1, "none")]
+        lambda x, dy, r, y, w, b, mean, var: [
+            (x, None, None, None, w, b, 1e-5, "none"),
+            (x, None, None, None, None, None, 0.1, "none"),
+            (x, r, mean, var, w, b, 1e-5, "relu"),
+        ]
     ),
     "batch_norm_train_update": _arguments(
         lambda x, dy, r, y, w, b, mean, var: [
-            (x, None, w, b, *_running(x), 0.1, 1e-5, "none"),
-            (x, None, None, None, *_running(x), None, 1e-5, "relu"),
-            (x, r, w, b, *_running(x)[:2], None, 0.3, 1e-5, "relu"),
+            (x, None, None, None, w, b, *_running(x), 0.1, 1e-5, "none"),
+            (x, None, None, None, None, None, *_running(x), None, 1e-5, "relu"),
+            (x, r, None, None, w, b, *_running(x)[:2], None, 0.3, 1e-5, "relu"),
+            (x, r, mean, var, w, b, *_running(x), 0.1, 1e-5, "relu"),
         ]
     ),
     "batch_norm_infer": _arguments(

@@ -1,6 +1,7 @@
 #include "kernels/cpu/batch_norm.h"
 
 #include "kernels/cpu/batch_norm_partition.h"
+#include "kernels/cpu/batch_norm_written.h"
 #include "kernels/cpu/parallel.h"
 
 namespace d2l::cpu {
@@ -263,6 +264,41 @@ void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<con
   for_each_part(cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); });
   join_moments(cut, static_cast<double>(shape.values()), {0, shape.C}, sums, mean, var);
 }
+
+template <typename T>
+WrittenMoments<T>::WrittenMoments(const BatchNormShape& shape, Layout layout, const T* map)
+    : shape_(shape), map_{map}, cut_(shape, layout, true), sums_(cut_), is_summed_(static_cast<size_t>(cut_.parts())) {}
+
+template <typename T>
+void WrittenMoments<T>::report(void* moments, int64_t begin, int64_t before, int64_t end) {
+  WrittenMoments& self = *static_cast<WrittenMoments*>(moments);
+  const Partition& cut = self.cut_;
+  // The part that `before` lies in or begins, and those behind it.
+  int64_t part = std::min(cut.whole_parts, before / std::max<int64_t>(1, cut.first_pixel(1)));
+  for (; part < cut.parts() && cut.first_pixel(part + 1) <= end; ++part) {
+    if (cut.first_pixel(part) >= begin && cut.first_pixel(part + 1) > before) self.sum(part);
+  }
+}
+
+template <typename T>
+void WrittenMoments<T>::sum(int64_t part) {
+  for (int64_t group = 0; group < cut_.groups; ++group) sum_moments(cut_, group, part, map_, sums_);
+  is_summed_[static_cast<size_t>(part)] = 1;
+}
+
+template <typename T>
+void WrittenMoments<T>::join(double* mean, double* var) {
+  std::fill_n(mean, shape_.C, 0.0);
+  std::fill_n(var, shape_.C, 0.0);
+  if (is_empty(shape_)) return;
+  for_each_part(cut_, shape_, [&](int64_t group, int64_t part) {
+    if (is_summed_[static_cast<size_t>(part)] == 0) sum_moments(cut_, group, part, map_, sums_);
+  });
+  join_moments(cut_, static_cast<double>(shape_.values()), {0, shape_.C}, sums_, mean, var);
+}
+
+template class WrittenMoments<float>;
+template class WrittenMoments<double>;
 
 template <typename T>
 void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,

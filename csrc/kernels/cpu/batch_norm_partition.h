@@ -83,6 +83,12 @@ struct Partition {
     const int64_t pitch = maps.pixel > 0 ? maps.pixel : width * groups;
     return {maps.data + item * pitch + group * width, maps.pixel > 0 || !is_narrow(part) ? pitch : width / repeat};
   }
+  // Where a part begins, in pixels counted over all images; it ends where the next one begins.
+  int64_t first_pixel(int64_t part) const {
+    const int64_t of_wide_rows = std::min(part * items_per_part, items) * repeat;
+    const int64_t rows = part > whole_parts ? of_wide_rows + narrow_rows : of_wide_rows;
+    return rows * (by_columns ? run : pixels);
+  }
   // Values of each channel in the part.
   double values_of(int64_t part) const {
     return static_cast<double>(items_of(part) * extent(part).width / group_channels);

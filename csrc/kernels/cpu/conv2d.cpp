@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "kernels/cpu/batch_norm_written.h"
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_kernel.h"
@@ -48,7 +49,7 @@ template <typename T>
 void multiply_pixels(const Correlation<T>& problem) {
   gemm(Gemm<T>{problem.columns.result, problem.width, problem.depth, problem.source, problem.source_channels, 1,
                problem.weight, problem.weight_depth, problem.weight_width, problem.bias, problem.result,
-               problem.result_channels, problem.activation});
+               problem.result_channels, problem.activation, problem.progress});
 }
 
 template <typename T>
@@ -65,6 +66,14 @@ void write_zeros(const Conv2dShape& shape, T* weight, const WeightStrides& strid
 template <typename T>
 int tile_of(const Conv2dShape& shape, Conv2dPass pass) {
   return std::is_same_v<T, float> ? winograd_tile(shape, pass) : 0;
+}
+
+// Smaller maps stay in the L2 cache until they are read again. Beside what Winograd's algorithm keeps there, reading
+// them early only pays where they are much larger than that cache.
+template <typename T>
+bool is_worth_gathering(const Conv2dShape& shape) {
+  const int64_t bytes = shape.N * shape.K * shape.P * shape.Q * static_cast<int64_t>(sizeof(T));
+  return bytes >= (tile_of<T>(shape, Conv2dPass::forward) > 0 ? int64_t{4} << 20 : int64_t{1} << 20);
 }
 
 template <typename T>
@@ -92,9 +101,10 @@ void run(Correlation<T> problem, int tile) {
 
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias, T* output, Activation activation) {
+            const T* bias, T* output, Activation activation, const Progress& progress) {
   if (conv2d_suits_images(shape, sizeof(T))) {
-    conv2d_images<T>({shape, layout, layout, input, weight, weight_strides, bias, activation, output, nullptr});
+    conv2d_images<T>(
+        {shape, layout, layout, input, weight, weight_strides, bias, activation, output, nullptr, progress});
     return;
   }
   Correlation<T> problem{};
@@ -118,7 +128,22 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
   problem.bias = bias;
   problem.activation = activation;
   problem.result = output;
+  problem.progress = progress;
   run(problem, tile_of<T>(shape, Conv2dPass::forward));
+}
+
+template <typename T>
+void conv2d_moments(const Conv2dShape& shape, Layout layout, const T* input, const T* weight,
+                    WeightStrides weight_strides, const T* bias, T* output, double* mean, double* var) {
+  const BatchNormShape maps{shape.N, shape.K, shape.P * shape.Q};
+  if (!is_worth_gathering<T>(shape)) {
+    conv2d<T>(shape, layout, input, weight, weight_strides, bias, output);
+    batch_norm_moments<T>(maps, layout, {output}, mean, var);
+    return;
+  }
+  WrittenMoments<T> moments(maps, layout, output);
+  conv2d<T>(shape, layout, input, weight, weight_strides, bias, output, Activation::none, moments.progress());
+  moments.join(mean, var);
 }
 
 template <typename T>
@@ -206,9 +231,12 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   D2L_CALL_BEST(weight_gradient, problem);
 }
 
-#define D2L_INSTANTIATE(T)                                                                                          \
-  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*, Activation); \
-  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*);            \
+#define D2L_INSTANTIATE(T)                                                                                         \
+  template void conv2d<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*, Activation, \
+                          const Progress&);                                                                        \
+  template void conv2d_moments<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, const T*, T*,     \
+                                  double*, double*);                                                               \
+  template void conv2d_input_grad<T>(const Conv2dShape&, Layout, const T*, const T*, WeightStrides, T*);           \
   template void conv2d_weight_grad<T>(const Conv2dShape&, Layout, const T*, const T*, T*, WeightStrides);
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)

@@ -6,6 +6,7 @@
 // with the same number of threads. Nothing is read before it is written: outputs may hold anything on entry.
 #pragma once
 
+#include "kernels/cpu/progress.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -17,7 +18,14 @@ struct WeightStrides {
 
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias /* [K] or null */, T* output, Activation activation = Activation::none);
+            const T* bias /* [K] or null */, T* output, Activation activation = Activation::none,
+            const Progress& progress = {});
+
+// The same (into a dense map), and the mean and the variance of each output channel, which are those of
+// batch_norm_moments to the last bit: what is summed is still in a cache.
+template <typename T>
+void conv2d_moments(const Conv2dShape& shape, Layout layout, const T* input, const T* weight,
+                    WeightStrides weight_strides, const T* bias, T* output, double* mean, double* var);
 
 template <typename T>
 void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,

@@ -20,8 +20,9 @@ struct ImagesForward {
   WeightStrides weight_strides;
   const T* bias;  // null: none
   Activation activation;
-  T* output;  // null: not wanted
-  T* pooled;  // averages of 2x2 windows, P / 2 x Q / 2 of them; null: not wanted
+  T* output;               // null: not wanted
+  T* pooled;               // averages of 2x2 windows, P / 2 x Q / 2 of them; null: not wanted
+  Progress progress = {};  // of the output
 };
 
 template <typename T>

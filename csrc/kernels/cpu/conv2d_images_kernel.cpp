@@ -13,6 +13,7 @@
 #include "kernels/cpu/activation_math.h"
 #include "kernels/cpu/conv2d_images_tile.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/workspace.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -309,12 +310,14 @@ void images_forward(const ImagesForward<T>& problem) {
     memory = input.place(memory);
     if (has_output) memory = output.place(memory);
     pooled.place(memory);
+    ProgressReporter reporter(problem.progress, begin * kLanes<T> * s.P * s.Q);
     for_groups<T>(s.N, begin, end, [&](int64_t first, int64_t images) {
       input.read(problem.input + first * input.image_elements(), images);
       correlator.run(input, packed, problem.activation, has_output ? s.P : s.P / 2 * 2, has_output ? s.Q : s.Q / 2 * 2,
                      has_output ? &output : nullptr, is_pooled ? &pooled : nullptr);
       if (has_output) output.write(problem.output + first * output.image_elements(), images);
       if (is_pooled) pooled.write(problem.pooled + first * pooled.image_elements(), images);
+      reporter.finished((first + images) * s.P * s.Q);
     });
     trim_workspace(Workspace::task);
   });

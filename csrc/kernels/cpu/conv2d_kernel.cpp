@@ -17,6 +17,7 @@
 #include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/conv2d_strip.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/workspace.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -131,9 +132,32 @@ struct Driver {
                                   packing.rows_per_block() * max(kLanes<T>, problem.width);
     const int64_t grain = max(1, kGrain / max(1, multiply_adds / tasks));
     parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) run_task(task);
+      ProgressReporter reporter(problem.progress,
+                                pixels_before(ceil_div(begin, tasks_of_pixels()) * tasks_of_pixels()));
+      for (int64_t task = begin; task < end; ++task) {
+        run_task(task);
+        reporter.finished(pixels_before(task + 1));
+      }
       trim_workspace(Workspace::task);
     });
+  }
+
+  // Tasks that finish some pixels together: all channels, and whole rows if there are several.
+  int64_t tasks_of_pixels() const {
+    return blocking.parts * problem.groups * (rows.result == 1 ? 1 : blocking.column_blocks);
+  }
+
+  // Pixels of the result, counted over all images, that are finished when all tasks before this one are.
+  int64_t pixels_before(int64_t task) const {
+    int64_t block = task / tasks_of_pixels();
+    int64_t pixels = 0;
+    if (rows.result == 1) {
+      pixels = min(block % blocking.column_blocks * blocking.columns * columns.phases, columns.result);
+      block /= blocking.column_blocks;
+    }
+    const int64_t row = min(block % blocking.row_blocks * blocking.rows * rows.phases, rows.result);
+    const int64_t image = min(block / blocking.row_blocks * blocking.images, problem.images);
+    return (image * rows.result + row) * columns.result + pixels;
   }
 
   void run_task(int64_t task) const {

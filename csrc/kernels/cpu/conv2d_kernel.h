@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
+#include "kernels/cpu/progress.h"
 
 namespace d2l::cpu {
 
@@ -29,6 +30,7 @@ struct Correlation {
   const T* bias;                                                                // null: none
   Activation activation;                                                        // of the sums
   T* result;
+  Progress progress;  // forward
 };
 
 // Sum over images and pixels of grad_output (width channels) times the window of input (depth channels) under it.

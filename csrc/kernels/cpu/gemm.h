@@ -6,6 +6,7 @@
 // matrix is a matrix with its strides swapped. Results are the same for every run with the same number of threads.
 #pragma once
 
+#include "kernels/cpu/progress.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -21,6 +22,7 @@ struct Gemm {
   T* c;
   int64_t c_row;  // columns of c are adjacent
   Activation activation;
+  Progress progress = {};  // of c: a pixel is a row
 };
 
 // c may hold anything on entry, and elements between its rows are left alone.

@@ -16,6 +16,7 @@
 #include "kernels/cpu/gemm_microkernel.h"
 #include "kernels/cpu/gemm_skinny.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/transpose.h"
 #include "kernels/cpu/workspace.h"
 
@@ -70,7 +71,7 @@ struct Driver {
     column_block = max(1, fitting / kGemmColumns<T>) * kGemmColumns<T>;
     const bool aliased = p.a_row * size % kAliasedBytes == 0 && p.rows > 1;
     copies_a = p.a_depth != 1 || (aliased && p.columns > kGemmColumns<T>);
-    streams = p.depth <= depth_block && p.activation == Activation::none &&
+    streams = p.depth <= depth_block && p.activation == Activation::none && p.progress.report == nullptr &&
               p.rows * p.columns * size >= kStreamedBytes && p.columns % kLanes<T> == 0 && p.c_row % kLanes<T> == 0 &&
               reinterpret_cast<uintptr_t>(p.c) % kVectorBytes == 0;
     grid = choose_grid();
@@ -148,6 +149,7 @@ struct Driver {
     const int64_t a_size = copies_a ? a_block_size(min(row_block, rows.size())) : 0;
     T* packed_b = static_cast<T*>(workspace(Workspace::task, (b_size + a_size) * static_cast<int64_t>(sizeof(T))));
     T* copied_a = packed_b + b_size;
+    ProgressReporter reporter(problem.progress, rows.begin);
     int64_t d = depth.begin;
     do {
       const Range block{d, min(d + depth_block, depth.end)};
@@ -161,8 +163,11 @@ struct Driver {
           if (is_one_block) pack_b(block, block_columns, packed_b);
           const T* b = packed_b + (is_one_block ? 0 : panel_offset((column - columns.begin) / kGemmColumns<T>));
           GemmPrefetch next = is_one_block ? next_b(block, columns, block_columns.end) : GemmPrefetch{};
-          run_block(block, block_rows, block_columns, copied_a, b, c, c_row, is_first, finishes, is_last, next);
+          const bool is_whole = block_columns.size() == problem.columns && finishes && is_last;
+          run_block(block, block_rows, block_columns, copied_a, b, c, c_row, is_first, finishes, is_last, next,
+                    is_whole ? &reporter : nullptr);
         }
+        if (finishes && is_last && columns.size() == problem.columns) reporter.finished(block_rows.end);
       }
       d = block.end;
     } while (d < depth.end);
@@ -235,7 +240,7 @@ struct Driver {
   }
 
   void run_block(Range depth, Range rows, Range columns, const T* copied_a, const T* packed_b, T* c, int64_t c_row,
-                 bool is_first, bool finishes, bool is_last, GemmPrefetch& next) const {
+                 bool is_first, bool finishes, bool is_last, GemmPrefetch& next, ProgressReporter* reporter) const {
     const int64_t tiles = ceil_div(rows.size(), kGemmRows), panels = ceil_div(columns.size(), kGemmColumns<T>);
     GemmTile<T> t{};
     t.depth = depth.size();
@@ -266,6 +271,7 @@ struct Driver {
         gemm_function<T>(part.size(), width > kLanes<T>, problem.a_depth != 1)(t);
       }
       if (finishes && is_last) activate_rows(tile_c, c_row, part.size(), columns.size());
+      if (reporter != nullptr) reporter->finished(rows.begin + part.end);
     }
   }
 

@@ -21,6 +21,7 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/winograd_product.h"
 #include "kernels/cpu/winograd_tiles.h"
 #include "kernels/cpu/workspace.h"
@@ -252,6 +253,7 @@ struct Driver {
       float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
       float* products = pixels + pixel_size;
       float* rest = products + product_size;
+      ProgressReporter reporter(problem.progress, pixels_before(ceil_div(begin * tiles, grid.columns) * grid.columns));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task * tiles, count = min(tiles, all - first);
         transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
@@ -268,10 +270,18 @@ struct Driver {
           multiply(m);
           transform_results(m, rest);
         }
+        reporter.finished(pixels_before(first + count));
       }
       trim_workspace(Workspace::task);
     });
     trim_workspace(Workspace::call);
+  }
+
+  // Pixels of the result, counted over all images, in the whole rows of tiles before this tile.
+  int64_t pixels_before(int64_t tile) const {
+    const int64_t row = tile / grid.columns;
+    const int64_t map_row = row / grid.rows * problem.rows.result + min(row % grid.rows * M, problem.rows.result);
+    return map_row * problem.columns.result;
   }
 
   void run_blocks_of_channels() const {

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/batch_norm.h"
+#include "kernels/cuda/batch_norm_moments.cuh"
 #include "kernels/cuda/common.cuh"
 
 namespace d2l::cuda::batch_norm {
@@ -24,22 +25,6 @@ constexpr int kMaxColumns = 32;
 constexpr int64_t kMaxBlocks = 1024;
 constexpr int64_t kValuesPerBlock = 256;    // of a channel, at least
 constexpr int64_t kChannelsPerBlock = 128;  // NHWC, at most about as many
-
-// The type of statistics and of the sums of a block.
-template <typename T>
-struct Statistic {
-  using type = double;
-};
-template <>
-struct Statistic<__nv_bfloat16> {
-  using type = float;
-};
-template <>
-struct Statistic<__half> {
-  using type = float;
-};
-template <typename T>
-using statistic_t = typename Statistic<T>::type;
 
 struct Work {
   int64_t C, pixels;

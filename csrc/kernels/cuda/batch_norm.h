@@ -58,6 +58,10 @@ int64_t batch_norm_workspace(const BatchNormShape& shape, Layout layout, DType d
 LaunchStatus batch_norm_moments(const BatchNormShape& shape, Layout layout, DType dtype, NormInput input, void* mean,
                                 void* var, const RunningStatistics& running, void* workspace, Stream stream);
 
+// Moves running statistics towards given ones of more than one value. None: nothing to do.
+LaunchStatus batch_norm_move_running(const BatchNormShape& shape, DType dtype, const void* mean, const void* var,
+                                     const RunningStatistics& running, Stream stream);
+
 LaunchStatus batch_norm_apply(const BatchNormShape& shape, Layout layout, DType dtype, const Normalization& by,
                               NormInput input, NormInput residual, NormOutput output, Stream stream);
 

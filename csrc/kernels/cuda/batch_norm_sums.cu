@@ -20,22 +20,6 @@ using namespace batch_norm;
 constexpr int kJoinColumns = 32;
 constexpr int kJoinRows = 8;
 
-// Mean and sum of squared deviations of `count` values.
-template <typename Stat>
-struct Moments {
-  Stat count, mean, squares;
-
-  // Chan, Golub and LeVeque, 1979.
-  __device__ __forceinline__ void join(const Moments& more) {
-    const Stat total = count + more.count;
-    if (more.count == 0) return;
-    const Stat distance = more.mean - mean, weight = more.count / total;
-    mean += distance * weight;
-    squares += more.squares + distance * distance * weight * count;
-    count = total;
-  }
-};
-
 template <typename Stat>
 struct GradSums {
   Stat sum, product;
@@ -101,8 +85,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   Moments<Stat> parts[kLanes];
   const Stat count = static_cast<Stat>(rows) * (kPack / kLanes);
   for (int v = 0; v < kLanes; ++v) {
-    const Stat sum = static_cast<Stat>(sums[v]), shift = rows > 0 ? sum / count : 0;
-    parts[v] = {count, static_cast<Stat>(first[v]) + shift, static_cast<Stat>(squares[v]) - sum * shift};
+    parts[v] = moments_around(first[v], count, sums[v], squares[v]);
   }
   join_rows<kLanes>(shared, parts);
   if (threadIdx.y == 0 && c < work.C) {
@@ -182,6 +165,16 @@ __device__ __forceinline__ void move(T& running, Stat momentum, Stat value) {
   running = narrow<T>(static_cast<accumulate_t<T>>(moved));
 }
 
+// The running variance is the unbiased one.
+template <typename Stat, typename T>
+__device__ __forceinline__ void move_running(const Running<T>& running, int64_t c, Stat mean, Stat unbiased_var) {
+  if (running.mean == nullptr) return;
+  const Stat momentum =
+      running.momentum < 0 ? Stat{1} / static_cast<Stat>(*running.batches) : static_cast<Stat>(running.momentum);
+  move(running.mean[c], momentum, mean);
+  move(running.var[c], momentum, unbiased_var);
+}
+
 template <typename Stat, typename T>
 __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     batch_norm_join_moments(int64_t channels, int slices, const Moments<Stat>* __restrict__ partials,
@@ -193,12 +186,33 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
   if (threadIdx.y == 0 && c < channels) {
     mean[c] = part[0].mean;
     var[c] = part[0].squares / part[0].count;
-    if (running.mean != nullptr) {
-      const Stat momentum =
-          running.momentum < 0 ? Stat{1} / static_cast<Stat>(*running.batches) : static_cast<Stat>(running.momentum);
-      move(running.mean[c], momentum, part[0].mean);
-      move(running.var[c], momentum, part[0].squares / (part[0].count - 1));
-    }
+    move_running(running, c, part[0].mean, part[0].squares / (part[0].count - 1));
+  }
+}
+
+// joined[blockIdx.y][c]: of some neighbouring slices.
+template <typename Stat>
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    batch_norm_join_slices(int64_t channels, int slices, int slices_per_block,
+                           const Moments<Stat>* __restrict__ partials, Moments<Stat>* __restrict__ joined) {
+  D2L_SHARED(Moments<Stat>, shared, [kJoinColumns * kJoinRows]);
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const int begin = blockIdx.y * slices_per_block, left = slices - begin;
+  Moments<Stat> part[1];
+  join_slices(partials + begin * channels, channels, c, left < slices_per_block ? left : slices_per_block, shared,
+              part);
+  if (threadIdx.y == 0 && c < channels) joined[blockIdx.y * channels + c] = part[0];
+}
+
+// One block: every thread sees the count of batches.
+template <typename Stat, typename T>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_move_running(int64_t channels, Stat values, const Stat* __restrict__ mean, const Stat* __restrict__ var,
+                            int64_t* batches, Running<T> running) {
+  if (batches != nullptr && threadIdx.x == 0) ++*batches;
+  __syncthreads();
+  for (int64_t c = threadIdx.x; c < channels; c += kThreads) {
+    move_running(running, c, mean[c], var[c] * (values / (values - 1)));
   }
 }
 
@@ -223,6 +237,30 @@ dim3 join_grid(int64_t channels) { return dim3(static_cast<unsigned>(ceil_div(ch
 dim3 join_block() { return dim3(kJoinColumns, kJoinRows); }
 
 }  // namespace
+
+LaunchStatus join_moments(int64_t channels, int64_t slices, DType dtype, void* partials, void* mean, void* var,
+                          Stream stream) {
+  return dispatch(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using Stat = statistic_t<T>;
+    const auto* from = static_cast<const Moments<Stat>*>(partials);
+    int64_t count = slices;
+    if (slices > kJoinedSlices) {
+      const int64_t per_block = ceil_div(slices, kJoinedSlices);
+      auto* const joined = static_cast<Moments<Stat>*>(partials) + slices * channels;
+      count = ceil_div(slices, per_block);
+      const dim3 grid(join_grid(channels).x, static_cast<unsigned>(count));
+      D2L_LAUNCH((batch_norm_join_slices<Stat>), grid, join_block(), 0, stream, channels, static_cast<int>(slices),
+                 static_cast<int>(per_block), from, joined);
+      const LaunchStatus status = launched(grid, join_block());
+      if (status.error != 0) return status;
+      from = joined;
+    }
+    D2L_LAUNCH((batch_norm_join_moments<Stat, T>), join_grid(channels), join_block(), 0, stream, channels,
+               static_cast<int>(count), from, static_cast<Stat*>(mean), static_cast<Stat*>(var), Running<T>{});
+    return launched(join_grid(channels), join_block());
+  });
+}
 
 int64_t batch_norm_workspace(const BatchNormShape& shape, Layout layout, DType dtype) {
   if (is_empty(shape)) return 0;
@@ -258,6 +296,25 @@ LaunchStatus batch_norm_moments(const BatchNormShape& shape, Layout layout, DTyp
       };
       return running.wide ? join(TypeTag<float>{}) : join(TypeTag<T>{});
     });
+  });
+}
+
+LaunchStatus batch_norm_move_running(const BatchNormShape& shape, DType dtype, const void* mean, const void* var,
+                                     const RunningStatistics& running, Stream stream) {
+  if (is_empty(shape) || running.mean == nullptr) return {};
+  return dispatch(dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using Stat = statistic_t<T>;
+    const auto launch = [&](auto running_type) {
+      using R = typename decltype(running_type)::type;
+      const Running<R> moved{static_cast<R*>(running.mean), static_cast<R*>(running.var), running.batches,
+                             running.momentum};
+      D2L_LAUNCH((batch_norm_move_running<Stat, R>), dim3(1), dim3(kThreads), 0, stream, shape.C,
+                 static_cast<Stat>(shape.values()), static_cast<const Stat*>(mean), static_cast<const Stat*>(var),
+                 running.batches, moved);
+      return launched(dim3(1), dim3(kThreads));
+    };
+    return running.wide ? launch(TypeTag<float>{}) : launch(TypeTag<T>{});
   });
 }
 

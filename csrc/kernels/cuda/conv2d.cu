@@ -2,6 +2,7 @@
 // instances. The kernels: conv2d_gemm.cuh.
 #include "kernels/cuda/conv2d.h"
 
+#include "kernels/cuda/batch_norm_moments.cuh"
 #include "kernels/cuda/conv2d_kernels.cuh"
 #include "kernels/cuda/conv2d_plan.cuh"
 
@@ -11,6 +12,7 @@ namespace {
 template <typename T, Multiplier kMultiplier>
 struct KernelsTag {
   using Kernels = Conv2dKernels<T, kMultiplier>;
+  using MomentsKernels = Conv2dMomentsKernels<T, kMultiplier>;
 };
 
 // Calls function(tag) with the instance that is meant, unless there is nothing to compute.
@@ -45,6 +47,23 @@ LaunchStatus conv2d(const Conv2dShape& shape, DType dtype, Float32Precision prec
   const int64_t elements = shape.N * shape.P * shape.Q * shape.K;
   return dispatch_kernels(shape, elements, dtype, precision, [&](auto tag) {
     return decltype(tag)::Kernels::forward(shape, input, weight, bias, activation, output, stream);
+  });
+}
+
+int64_t conv2d_moments_workspace(const Conv2dShape& shape, DType dtype) {
+  constexpr int64_t kFewestTileRows = 64;
+  const bool wide = dtype == DType::float32 || dtype == DType::float64;
+  const int64_t bytes = wide ? sizeof(Moments<double>) : sizeof(Moments<float>);
+  return (ceil_div(shape.N * shape.P * shape.Q, kFewestTileRows) + kJoinedSlices) * shape.K * bytes;
+}
+
+LaunchStatus conv2d_moments(const Conv2dShape& shape, DType dtype, Float32Precision precision, const void* input,
+                            const void* weight, const void* bias, void* output, void* mean, void* var, void* workspace,
+                            Stream stream) {
+  const int64_t elements = shape.N * shape.P * shape.Q * shape.K;
+  return dispatch_kernels(shape, elements, dtype, precision, [&](auto tag) {
+    return decltype(tag)::MomentsKernels::forward(shape, dtype, input, weight, bias, output, mean, var, workspace,
+                                                  stream);
   });
 }
 

@@ -14,6 +14,14 @@ LaunchStatus conv2d(const Conv2dShape& shape, DType dtype, Float32Precision prec
                     const void* weight, const void* bias /* [K] or null */, void* output, Stream stream,
                     Activation activation = Activation::none);
 
+// The same, and the mean and the variance (the mean squared deviation) of each channel of what is stored, of the types
+// of batch_norm.h. The output is dense and has at least one value.
+int64_t conv2d_moments_workspace(const Conv2dShape& shape, DType dtype);  // bytes
+
+LaunchStatus conv2d_moments(const Conv2dShape& shape, DType dtype, Float32Precision precision, const void* input,
+                            const void* weight, const void* bias, void* output, void* mean, void* var, void* workspace,
+                            Stream stream);
+
 LaunchStatus conv2d_input_grad(const Conv2dShape& shape, DType dtype, Float32Precision precision,
                                const void* grad_output, const void* weight, void* grad_input, Stream stream);
 

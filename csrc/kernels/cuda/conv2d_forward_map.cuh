@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/batch_norm_moments.cuh"
 #include "kernels/cuda/conv2d_map.cuh"
 
 namespace d2l::cuda {
@@ -12,6 +13,7 @@ struct ForwardMap {
   using T = T_;
   using Sum = accumulate_t<T>;
   using Tile = TilePlace;
+  static constexpr bool kGathersMoments = false;
   static constexpr Order kOrderA = Order::depth_inner;
   static constexpr Order kOrderB = Order::depth_inner;
 
@@ -99,6 +101,28 @@ struct ForwardMap {
       for (int i = 0; i < kRun; ++i) sums[i] = activated(sums[i], activation);
     }
     store_columns(output + offset, column, columns, packed, sums);
+  }
+};
+
+// The same without an activation, for the statistics of each output channel (see conv2d_gather.cuh).
+template <typename T>
+struct ForwardMomentsMap : ForwardMap<T> {
+  static constexpr bool kGathersMoments = true;
+
+  Moments<statistic_t<T>>* partials;  // [tile of rows][output channel]
+  int64_t channels;
+  DType dtype;
+  void *mean, *var;
+
+  // What is left to do when the kernel is launched.
+  LaunchStatus join(int64_t row_tiles, Stream stream) const {
+    return join_moments(channels, row_tiles, dtype, partials, mean, var, stream);
+  }
+
+  // The value that is stored for a sum.
+  __device__ __forceinline__ accumulate_t<T> stored(const TilePlace& tile, int column, accumulate_t<T> sum) const {
+    if (this->bias != nullptr && column < this->columns) sum += widen(this->bias[tile.group * this->columns + column]);
+    return widen(narrow<T>(sum));
   }
 };
 

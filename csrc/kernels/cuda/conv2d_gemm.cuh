@@ -2,13 +2,15 @@
 //
 //   result[row, column] = sum over depth of A[row, depth] B[column, depth]    per group and slice (conv2d_map.cuh)
 //
-// Fused: bias and activation in the forward store. Bytes: both tensors are read once per tile of the other's axis,
-// mostly from L2, the result is written once; 2 rows columns depth FLOPs. A block computes kTile.rows x kTile.columns
-// sums: all threads copy the next tiles of A and B with cp.async, kTile.stages - 1 steps ahead, while they multiply the
-// current ones (threads on the sums: conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at
-// the store. The order of the additions depends on shapes and alignment only: deterministic.
+// Fused: bias and activation in the forward store, and the statistics of what is stored (conv2d_gather.cuh). Bytes:
+// both tensors are read once per tile of the other's axis, mostly from L2, the result is written once; 2 rows columns
+// depth FLOPs. A block computes kTile.rows x kTile.columns sums: all threads copy the next tiles of A and B with
+// cp.async, kTile.stages - 1 steps ahead, while they multiply the current ones (threads on the sums:
+// conv2d_multiply.cuh). Sums are float32 (float64 for float64) and rounded once, at the store. The order of the
+// additions depends on shapes and alignment only: deterministic.
 #pragma once
 
+#include "kernels/cuda/conv2d_gather.cuh"
 #include "kernels/cuda/conv2d_kernels.cuh"
 #include "kernels/cuda/conv2d_map.cuh"
 #include "kernels/cuda/conv2d_multiply.cuh"
@@ -69,8 +71,13 @@ __global__ void __launch_bounds__(Gemm::kThreads) conv2d_gemm(const typename Gem
     multiply.multiply(stage, stage + Gemm::TileA::kElements);
   }
 
-  multiply.visit([&](int row) { return map.begin_row(tile, tile.row + row); },
-                 [&](int64_t row, int column, const auto& sums) { map.store(tile, row, tile.column + column, sums); });
+  if constexpr (Gemm::Map::kGathersMoments) {
+    store_and_gather<Gemm>(map, tile, multiply, shared);
+  } else {
+    multiply.visit(
+        [&](int row) { return map.begin_row(tile, tile.row + row); },
+        [&](int64_t row, int column, const auto& sums) { map.store(tile, row, tile.column + column, sums); });
+  }
 }
 
 }  // namespace d2l::cuda

@@ -40,6 +40,7 @@ template <typename T_>
 struct InputGradMap {
   using T = T_;
   using Sum = accumulate_t<T>;
+  static constexpr bool kGathersMoments = false;
   static constexpr Order kOrderA = Order::depth_inner;
   static constexpr Order kOrderB = Order::depth_outer;
 

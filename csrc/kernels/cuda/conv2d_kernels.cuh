@@ -19,4 +19,11 @@ struct Conv2dKernels {
                                   void* grad_weight, void* workspace, Stream stream);
 };
 
+// The forward product and the statistics of its result, in a file of its own (conv2d_moments.cu).
+template <typename T, Multiplier kMultiplier>
+struct Conv2dMomentsKernels {
+  static LaunchStatus forward(const Conv2dShape& shape, DType dtype, const void* input, const void* weight,
+                              const void* bias, void* output, void* mean, void* var, void* workspace, Stream stream);
+};
+
 }  // namespace d2l::cuda

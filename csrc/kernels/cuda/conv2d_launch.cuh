@@ -50,7 +50,11 @@ LaunchStatus launch_gemm(typename Gemm::Map map, int64_t rows, int64_t slices, i
   const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles * slices * groups)), block(Gemm::kThreads);
   allow_dynamic_shared(conv2d_gemm<Gemm>, Gemm::kSharedBytes);
   D2L_LAUNCH((conv2d_gemm<Gemm>), grid, block, Gemm::kSharedBytes, stream, map);
-  return launched(grid, block);
+  const LaunchStatus status = launched(grid, block);
+  if constexpr (Gemm::Map::kGathersMoments) {
+    if (status.error == 0) return map.join(row_tiles, stream);
+  }
+  return status;
 }
 
 // The most bytes that one copy may take, given the tensors, the numbers of channels that lie in one run and the
@@ -119,11 +123,11 @@ inline PhasedAxis phased_axis(int64_t stride, int64_t dilation, int64_t pad, int
   return axis;
 }
 
-template <typename T, Multiplier kMultiplier>
-LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, const void* input, const void* weight,
-                                                    const void* bias, Activation activation, void* output,
-                                                    Stream stream) {
-  ForwardMap<T> map{};
+// Fills the map, and launches. Map: ForwardMap<T> or ForwardMomentsMap<T>.
+template <Multiplier kMultiplier, typename Map>
+LaunchStatus launch_forward(Map map, const Conv2dShape& shape, const void* input, const void* weight, const void* bias,
+                            Activation activation, void* output, Stream stream) {
+  using T = typename Map::T;
   map.input = static_cast<const T*>(input);
   map.weight = static_cast<const T*>(weight);
   map.bias = static_cast<const T*>(bias);
@@ -143,6 +147,13 @@ LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, co
   map.packed = stores_packed(output, map.columns, map.output_channels);
   const int bytes = copy_bytes<T>(input, weight, shape.group_c(), map.window.channels);
   return launch_product<kMultiplier>(map, map.rows, 1, shape.groups, bytes, stream);
+}
+
+template <typename T, Multiplier kMultiplier>
+LaunchStatus Conv2dKernels<T, kMultiplier>::forward(const Conv2dShape& shape, const void* input, const void* weight,
+                                                    const void* bias, Activation activation, void* output,
+                                                    Stream stream) {
+  return launch_forward<kMultiplier>(ForwardMap<T>{}, shape, input, weight, bias, activation, output, stream);
 }
 
 template <typename T, Multiplier kMultiplier>

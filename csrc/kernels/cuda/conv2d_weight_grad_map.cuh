@@ -13,6 +13,7 @@ struct WeightGradMap {
   using T = T_;
   using Sum = accumulate_t<T>;
   using Tile = TilePlace;
+  static constexpr bool kGathersMoments = false;
   static constexpr Order kOrderA = Order::depth_outer;
   static constexpr Order kOrderB = Order::depth_outer;
 
