@@ -142,7 +142,7 @@ def test_nor_under_the_eyes_of_a_dispatch_mode(leaf):
 
 def test_both_sides_of_a_residual_get_the_gradient(leaf):
     residual = torch.zeros_like(leaf).requires_grad_()
-    output, _, _ = torch.ops.d2lkernels.batch_norm_train(leaf * 2, residual * 1, None, None, 1e-5, "none")
+    output, _, _ = torch.ops.d2lkernels.batch_norm_train(leaf * 2, residual * 1, None, None, None, None, 1e-5, "none")
     weights = torch.arange(output.numel(), dtype=torch.float32).view_as(output)
     (output * weights).sum().backward()
     assert torch.equal(residual.grad, weights)
