@@ -307,7 +307,7 @@ void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normaliz
   const Partition cut(shape, layout, are_dense(input, residual, output));
   Factors<T, 3> factors(cut);
   set_coefficients(factors, shape, by);
-  for_each_part(cut, shape, [&](int64_t group, int64_t part) {
+  for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
     normalize(cut, factors, by.activation, group, part, input, residual, output);
   });
 }
