@@ -124,14 +124,14 @@ class NormalizedConvolution(Group):
         self.behind = normalization if activation is None else FusedNormalization(normalization, activation)
 
     def __call__(self, input: Tensor) -> Tensor:
-        if _gathers_statistics(self.convolution, self.normalization, input):
+        if _gathers_statistics(self.normalization, input):
             return _conv2d_batch_norm(self.convolution, self.normalization, input, self.kind)
         output: Tensor = self.behind(self.convolution(input))
         return output
 
 
-def _gathers_statistics(convolution: Any, normalization: Any, input: Tensor) -> bool:
-    """Whether the convolution is to gather the statistics that the normalisation behind it needs."""
+def _gathers_statistics(normalization: Any, input: Tensor) -> bool:
+    """Whether a convolution is to gather the statistics that the normalisation behind it needs."""
     uses_running = normalization.running_mean is not None and normalization.running_var is not None
     if input.dim() != 4 or (uses_running and not normalization.training):
         return False
@@ -320,7 +320,7 @@ def residual_tail(convolution: Any, normalization: Any, relu: Module, input: Ten
         and convolution.padding_mode == "zeros"
         and residual.device == input.device
         and residual.dtype == _result_dtype(input)
-        and _gathers_statistics(convolution, normalization, input)
+        and _gathers_statistics(normalization, input)
         and residual.shape == _result_size(convolution, input)
     ):
         return _conv2d_batch_norm(convolution, normalization, input, "relu", residual)
