@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kPartialSumBytes = int64_t{128} << 20;
 constexpr int64_t kGrain = 1 << 18;
+constexpr int64_t kLineBytes = 64;
 
 template <typename T>
 struct Driver {
@@ -29,6 +30,12 @@ struct Driver {
   int64_t image_block, row_block, column_block;
   int64_t image_blocks, row_blocks, column_blocks;
   int64_t slices, parts;
+
+  // Pixels that no tap reads between those of a strip spread it over a part of the cache's sets, in rows too short to
+  // prefetch. Copied side by side, they are one long row. That costs more where pixels share a line of the cache.
+  bool gathers() const {
+    return (rows.grid > 1 || columns.grid > 1) && problem.depth * static_cast<int64_t>(sizeof(T)) >= kLineBytes;
+  }
 
   int64_t tasks() const { return image_blocks * row_blocks * column_blocks; }
   int64_t slice_size() const { return problem.groups * packing.group_size(); }
@@ -111,7 +118,7 @@ struct Driver {
                         columns.strip_size(column_count),
                         columns.grid};
     const Box grad_box{image, image_count, row, row_count, 1, column, column_count, 1};
-    const bool in_place = input.layout == Layout::nhwc && is_inside(input, input_box);
+    const bool in_place = input.layout == Layout::nhwc && !gathers() && is_inside(input, input_box);
     const int64_t grad_offset =
         in_place ? 0 : strip_elements<T>(image_count * input_box.rows * input_box.columns * problem.depth);
     const int64_t grad_size = strip_elements<T>(image_count * row_count * column_count * kBlockWidth<T>);
@@ -171,6 +178,15 @@ struct Driver {
     w.images = box.images;
     w.rows = box.rows;
     w.columns = box.columns;
+    // Rows that follow one another in both maps are one, and so are images.
+    if (w.input_row == w.columns * w.input_pixel && w.grad_row == w.columns * w.grad_pixel) {
+      w.columns *= w.rows;
+      w.rows = 1;
+      if (w.input_image == w.columns * w.input_pixel && w.grad_image == w.columns * w.grad_pixel) {
+        w.columns *= w.images;
+        w.images = 1;
+      }
+    }
     w.fresh = fresh;
     w.sums_tap_row = packing.columns.taps * problem.depth * width;
     T* block_sums = sums + packing.block_offset(block);
