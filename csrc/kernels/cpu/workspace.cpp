@@ -1,15 +1,30 @@
 #include "kernels/cpu/workspace.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace d2l::cpu {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+constexpr std::align_val_t kAlignment{64}, kHugeAlignment{2 << 20};
+constexpr auto kHugePage = static_cast<size_t>(kHugeAlignment);
 // What is kept adds to the memory of the process. Only packed weights are worth that much of it; a call that needs a
 // larger strip or map is the exception, and takes so long that fresh pages cost it next to nothing.
 constexpr int64_t kept_bytes(Workspace purpose) { return int64_t{purpose == Workspace::call ? 16 : 4} << 20; }
+
+// Kernels walk through large buffers in planes and pieces: with pages of 4 KB every few lines are another page, more of
+// them than the machine keeps translations for. Linux gives huge pages to who asks ("madvise", the default of most
+// distributions). Only whole ones: a part of one at the end would be memory that nobody needs. A refusal costs nothing.
+void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+}
 
 class Buffer {
  public:
@@ -21,8 +36,11 @@ class Buffer {
   void* reserve(int64_t bytes) {
     if (bytes > size_) {
       release();
-      data_ = ::operator new(static_cast<size_t>(bytes), kAlignment);
+      const auto wanted = static_cast<size_t>(bytes);
+      alignment_ = wanted >= kHugePage ? kHugeAlignment : kAlignment;
+      data_ = ::operator new(wanted, alignment_);
       size_ = bytes;
+      if (wanted >= kHugePage) ask_for_huge_pages(data_, wanted);
     }
     return data_;
   }
@@ -33,13 +51,14 @@ class Buffer {
 
  private:
   void release() {
-    ::operator delete(data_, kAlignment);
+    ::operator delete(data_, alignment_);
     data_ = nullptr;
     size_ = 0;
   }
 
   void* data_ = nullptr;
   int64_t size_ = 0;
+  std::align_val_t alignment_ = kAlignment;
 };
 
 Buffer& buffer(Workspace purpose) {
