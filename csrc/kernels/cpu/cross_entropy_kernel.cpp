@@ -205,12 +205,18 @@ D2L_INLINE void gradients_of_row(int64_t C, const T* x, const Factors<T>& factor
                                  T* to) {
   const vec_t<T> max = broadcast<T>(factors.max[0]), log_sum = broadcast<T>(factors.log_sum[0]);
   const T of_softmax = factors.of_softmax[0], per_class = factors.per_class[0];
-  for (int64_t c = 0; c < C; c += kLanes<T>) {
-    const int64_t count = std::min<int64_t>(kLanes<T>, C - c);
-    vec_t<T> result = of_softmax * exp<T>(load_partial(x + c, count) - max - log_sum);
-    if (is_smooth) result -= weight != nullptr ? per_class * load_partial(weight + c, count) : broadcast<T>(per_class);
-    store_partial(to + c, result, count);
+  const auto gradients = [&](int64_t c, auto&& get) D2L_INLINE_LAMBDA {
+    vec_t<T> result = of_softmax * exp<T>(get(x + c) - max - log_sum);
+    if (is_smooth) result -= weight != nullptr ? per_class * get(weight + c) : broadcast<T>(per_class);
+    return result;
+  };
+  const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
+  for (int64_t c = 0; c < whole; c += kLanes<T>) {
+    store(to + c, gradients(c, [](const T* from) D2L_INLINE_LAMBDA { return load(from); }));
   }
+  if (rest == 0) return;
+  const auto get = [&](const T* from) D2L_INLINE_LAMBDA { return load_partial(from, rest); };
+  store_partial(to + whole, gradients(whole, get), rest);
 }
 
 template <typename T>
