@@ -20,7 +20,6 @@ namespace {
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kPartialSumBytes = int64_t{128} << 20;
 constexpr int64_t kGrain = 1 << 18;
-constexpr int64_t kLineBytes = 64;
 
 template <typename T>
 struct Driver {

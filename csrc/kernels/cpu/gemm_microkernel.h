@@ -30,8 +30,6 @@ struct GemmPrefetch {
   int64_t done;
 };
 
-constexpr int64_t kLineBytes = 64;
-
 template <typename T>
 struct GemmTile {
   const T* a;

@@ -28,6 +28,8 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
+constexpr int64_t kLineBytes = 64;  // of a cache line
+
 // Lanes of a register of T.
 template <typename T>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));

@@ -9,7 +9,7 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 constexpr int64_t kBlock = kBlockWidth<float>;
-constexpr int64_t kLineElements = 64 / sizeof(float);
+constexpr int64_t kLineElements = kLineBytes / sizeof(float);
 
 // Of the planes. An odd number of cache lines: a tile is written to all planes at once, and planes a multiple of 4 KB
 // apart would share one set of the L1 cache.
