@@ -120,8 +120,8 @@ struct Reduced {
       return _mm512_maskz_scalef_pd(0xff, 1 + tail, whole);
     }
 #else
-    // 2^n itself may be out of range where the result is not.
-    const vec_bits_t<T> whole = n(), half = whole >> 1;
+    // 2^n itself may be out of range where the result is not. The shifts of power_of_2 drop the bits of kRound.
+    const vec_bits_t<T> whole = (vec_bits_t<T>)shifted, half = whole >> 1;
     return (1 + tail) * power_of_2<T>(half) * power_of_2<T>(whole - half);
 #endif
   }
