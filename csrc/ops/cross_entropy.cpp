@@ -279,6 +279,7 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     ctx->saved_data["ignore_index"] = ignore_index;
     ctx->saved_data["label_smoothing"] = label_smoothing;
     ctx->mark_non_differentiable({statistics, total_weight});
+    ctx->set_materialize_grads(false);
     return {loss, statistics, total_weight};
   }
 

@@ -346,6 +346,7 @@ struct DenseBlock : torch::autograd::Function<DenseBlock> {
     ctx->saved_data["parameters"] = static_cast<int64_t>(parameters.size());
     ctx->saved_data["eps"] = eps;
     ctx->mark_non_differentiable({mean, var});
+    ctx->set_materialize_grads(false);
     return {output, mean, var};
   }
 

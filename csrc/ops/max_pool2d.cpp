@@ -348,6 +348,7 @@ struct MaxPool2d : torch::autograd::Function<MaxPool2d> {
     save_pooling(ctx, offsets, input.sym_sizes(),
                  PoolWindow::regular("max_pool2d", kernel_size, stride, padding, dilation).to_list());
     ctx->mark_non_differentiable({offsets});
+    ctx->set_materialize_grads(false);
     return {output, offsets};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -363,6 +364,7 @@ struct AdaptiveMaxPool2d : torch::autograd::Function<AdaptiveMaxPool2d> {
     auto [output, offsets] = op.call(input, output_size);
     save_pooling(ctx, offsets, input.sym_sizes(), {});
     ctx->mark_non_differentiable({offsets});
+    ctx->set_materialize_grads(false);
     return {output, offsets};
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
