@@ -280,10 +280,14 @@ void test_error_bounds(Report& report) {
   }
 }
 
-// More threads than blocks of channels or than slices of tiles are worth: the ways to share the work that few threads
-// never take, one of them with more tiles than transformed pixels are kept of at a time.
-void test_many_threads(Report& report) {
-  const Problem problems[] = {{6, 40, 14, 14, 256},
+// All ways to share the work: two threads, each with its own copy of what all of them need, and odd numbers of blocks;
+// more threads than blocks of channels or than slices of tiles are worth, one of them with more tiles than transformed
+// pixels are kept of at a time. A sum of the forward pass and of the input gradient does not depend on the threads.
+void test_sharing(Report& report) {
+  const Problem problems[] = {{16, 176, 6, 6, 32},
+                              {16, 72, 6, 6, 208},
+                              {1, 130, 9, 9, 40},
+                              {6, 40, 14, 14, 256},
                               {4, 130, 14, 14, 160},
                               {70, 160, 14, 14, 160},
                               {4, 130, 14, 14, 160, 2, 2, 2, 2, 5},
@@ -295,15 +299,19 @@ void test_many_threads(Report& report) {
       cpu::set_capability(capability);
       for (const auto& [taps, stride, tile, error] : cpu::kWinogradTiles) {
         if (taps != problem.taps || stride != problem.stride || (stride == 1 && tile < 4)) continue;
-        g_threads = 12;
-        const Results results = data.with_tile(tile), again = data.with_tile(tile);
-        g_threads = 1;
-        const std::string name = "many threads, " + std::to_string(problem.N) +
-                                 " images, tile=" + std::to_string(tile) + " " + cpu::name_of(capability);
-        check_errors(report, data, results, error, name);
-        report.check(same_bits(results.output, again.output) && same_bits(results.grad_input, again.grad_input) &&
-                         same_bits(results.grad_weight, again.grad_weight),
-                     "repeats, " + name);
+        const Results alone = data.with_tile(tile);
+        for (const int64_t threads : {2, 12}) {
+          g_threads = threads;
+          const Results results = data.with_tile(tile), again = data.with_tile(tile);
+          g_threads = 1;
+          const std::string name = std::to_string(threads) + " threads, " + std::to_string(problem.N) + "x" +
+                                   std::to_string(problem.C) + "->" + std::to_string(problem.K) +
+                                   ", tile=" + std::to_string(tile) + " " + cpu::name_of(capability);
+          check_errors(report, data, results, error, name);
+          report.check(same_bits(results.output, alone.output) && same_bits(results.grad_input, alone.grad_input),
+                       "as one thread, " + name);
+          report.check(same_bits(results.grad_weight, again.grad_weight), "repeats, " + name);
+        }
       }
     }
   }
@@ -393,7 +401,7 @@ int main() {
       test::test_problem(report, i, problems[i], layout, (layout == Layout::nhwc) != (i % 3 == 0));
     }
   }
-  test::test_many_threads(report);
+  test::test_sharing(report);
   test::test_error_bounds(report);
   test::test_choice(report);
   return report.finish();

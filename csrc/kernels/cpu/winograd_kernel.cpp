@@ -11,10 +11,11 @@
 // result, other activations to the row of tiles that it has just written. Each tile reads (n / m)^2 of its share of the
 // source; the result is written once.
 //
-// Threads: either the transformed weights are shared and a task is a block of tiles, position by position, so that what
-// is multiplied stays in the L2 cache; or, where the weights are the larger part, the transformed pixels are shared and
-// a task is a block of result channels, whose transformed weights never reach memory.
-// Sums are float; the order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
+// Threads: either a task is a block of tiles, position by position, so that what is multiplied stays in the L2 cache,
+// and all need the transformed weights; or, where the weights are the larger part, a task is one or two vectors of
+// result channels, whose transformed weights never reach memory, and all need the transformed pixels. What all need
+// every thread transforms for itself if that is little work: see has_own_copy. Sums are float; the order depends on
+// shapes alone: deterministic. conv2d_algorithm.h has the error.
 #include "kernels/cpu/winograd_kernel.h"
 
 #include <limits>
@@ -33,10 +34,12 @@ constexpr int64_t kTaskBytes = 768 << 10;  // transformed pixels and products of
 // Tiles of a task. A few keep the transformed pixels in the L2 cache, past which the weights stream from the L3 cache;
 // weights that come from memory need many tiles.
 constexpr int64_t kFewTiles = 28;
+constexpr int64_t kLeastTiles = 4;  // by two vectors: as many sums as the multiply units have under way
 constexpr int64_t kManyTiles = 252;
 constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
-constexpr int64_t kGrain = 1 << 18;
+constexpr int64_t kGrain = 1 << 18;        // multiply-adds
+constexpr int64_t kWeightGrain = 1 << 17;  // transformed weights, about 10 us
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
@@ -86,9 +89,19 @@ struct Driver {
   TransformedTiles pixels_at(float* data, int64_t tiles) const {
     return {data, pixel_plane(tiles), kBlock, pixel_stride()};
   }
-  // Transformed weights of a block, for all source channels or a piece of them: [plane][depth][width of the block]
-  int64_t weight_plane(int64_t block, int64_t depth) const { return plane_stride(depth * packing.block_width(block)); }
-  int64_t weight_block(int64_t depth) const { return kPlanes * weight_plane(0, depth); }
+
+  // Result channels [begin, end), of one or two vectors.
+  struct Channels {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+    int64_t width() const { return size() > kLanes<float> ? kBlock : kLanes<float>; }  // filled up to whole vectors
+  };
+  int64_t blocks() const { return packing.blocks(); }
+  Channels block(int64_t i) const { return {i * kBlock, min(problem.width, (i + 1) * kBlock)}; }
+
+  // Transformed weights of some channels, for all source channels or a piece of them: [plane][depth][width]
+  static int64_t weight_plane(Channels channels, int64_t depth) { return plane_stride(depth * channels.width()); }
+  int64_t weight_block(int64_t depth) const { return kPlanes * weight_plane(block(0), depth); }
   // Products of tiles and a block: [plane][tile][channels of the block]
   static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
 
@@ -100,17 +113,20 @@ struct Driver {
   Depth whole_depth() const { return {0, problem.depth}; }
 
   int64_t taps_size(int64_t depth) const { return strip_elements<float>(kTaps * kTaps * depth * kBlock); }
-  void transform_weights(int64_t block, Depth depth, float* scratch, float* to) const {
+  // `to` is the place of the first channel of `depth`, in planes that lie `plane` apart.
+  void transform_weights(Channels channels, Depth depth, float* scratch, float* to, int64_t plane) const {
     PackedLayout<float> piece = packing;
     piece.depth = depth.size();
-    pack_block(piece, problem.weight + depth.begin * problem.weight_depth, block, scratch);
-    const int64_t size = depth.size() * packing.block_width(block);
+    piece.width = channels.size();
+    pack_block(piece, problem.weight + depth.begin * problem.weight_depth + channels.begin * problem.weight_width, 0,
+               scratch);
+    const int64_t size = depth.size() * channels.width();
     const float* taps[kTaps * kTaps];
     for (int i = 0; i < kTaps * kTaps; ++i) taps[i] = scratch + i * size;
-    transform_tile<Taps>(taps, size, 0, {to, weight_plane(block, depth.size()), kBlock, size});
+    transform_tile<Taps>(taps, size, 0, {to, plane, kBlock, size});
   }
 
-  // Some tiles times a block of channels.
+  // Some tiles times some channels.
   struct Products {
     const float* pixels;
     int64_t pixel_plane;
@@ -119,16 +135,16 @@ struct Driver {
     float* products;
     int64_t product_plane;
     int64_t first_tile, tiles;
-    int64_t block;
+    Channels channels;
   };
 
   void multiply(const Products& m) const {
-    const int64_t pieces = ceil_div(m.tiles, kTilePixels), width = packing.block_width(m.block);
+    const int64_t pieces = ceil_div(m.tiles, kTilePixels), width = m.channels.width();
     ProductArguments t{};
     t.pixel_stride = pixel_stride();
     t.product_stride = kBlock;
     for (int64_t p = 0; p < kPlanes; ++p) {
-      const float* weights = m.weights + p * weight_plane(m.block, m.depth.size());
+      const float* weights = m.weights + p * weight_plane(m.channels, m.depth.size());
       for (int64_t d = m.depth.begin; d < m.depth.end; d += kSumDepth) {
         t.depth = min(kSumDepth, m.depth.end - d);
         t.weights = weights + (d - m.depth.begin) * width;
@@ -192,9 +208,10 @@ struct Driver {
   }
   int64_t result_scratch() const { return problem.result_layout == Layout::nhwc ? 0 : longest_run() * M * M * kBlock; }
 
+  int64_t scratch_size() const { return max(transform_scratch(source, grid, Inputs::kIn), result_scratch()); }
+
   void transform_results(const Products& m, float* strip) const {
-    const int64_t first_channel = m.block * kBlock;
-    const int64_t channels = min(kBlock, problem.width - first_channel);
+    const int64_t first_channel = m.channels.begin, channels = m.channels.size();
     const float* bias = problem.bias == nullptr ? nullptr : problem.bias + first_channel;
     const int64_t map_rows = problem.rows.result, map_columns = problem.columns.result;
     const bool nhwc = problem.result_layout == Layout::nhwc;
@@ -220,53 +237,90 @@ struct Driver {
     });
   }
 
-  bool shares_pixels() const {
+  bool splits_channels() const {
     const int64_t pixels = bytes_of(kPlanes * pixel_plane(grid.count()));
-    return pixels <= kSharedPixelBytes && pixels < bytes_of(packing.blocks() * weight_block(problem.depth)) / 2;
+    return pixels <= kSharedPixelBytes && pixels < bytes_of(blocks() * weight_block(problem.depth)) / 2;
+  }
+
+  // The work of the steps per position and channel of the source, in cycles.
+  int64_t vectors() const { return ceil_div(problem.width, kLanes<float>); }
+  int64_t pixel_work() const { return 4 * grid.count() / kLanes<float>; }
+  int64_t weight_work() const { return 3 * vectors(); }
+  int64_t product_work() const { return grid.count() * vectors() / 2; }
+
+  // Whether every thread transforms for itself what all need, and has at most 5/4 of its share of the work then. To
+  // write lines that another core has read, and to read what it has written, takes up to ten times as long as the
+  // transform where the cores have different L3 caches.
+  bool has_own_copy(int64_t bytes, int64_t work) const {
+    return bytes <= kOwnBytes && 4 * (max_threads() - 1) * work <= pixel_work() + weight_work() + product_work();
   }
 
   void run() const {
-    if (shares_pixels()) {
+    if (splits_channels()) {
       run_blocks_of_channels();
     } else {
       run_blocks_of_tiles();
     }
   }
 
+  // The parts [begin, end) of all transformed weights, `parts` of the channels of the source for each block.
+  void transform_parts(int64_t begin, int64_t end, int64_t parts, float* weights) const {
+    float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size(ceil_div(problem.depth, parts)))));
+    for (int64_t i = begin; i < end; ++i) {
+      const Channels channels = block(i / parts);
+      const Depth depth{i % parts * problem.depth / parts, (i % parts + 1) * problem.depth / parts};
+      float* to = weights + i / parts * weight_block(problem.depth) + depth.begin * channels.width();
+      transform_weights(channels, depth, taps, to, weight_plane(channels, problem.depth));
+    }
+    trim_workspace(Workspace::task);
+  }
+
+  float* transformed_weights(bool by_all_threads) const {
+    void* weights = workspace(Workspace::call, bytes_of(blocks() * weight_block(problem.depth)));
+    const int64_t block_work = kPlanes * problem.depth * kBlock;
+    const int64_t most = by_all_threads ? max(1, block_work / kWeightGrain) : 1;
+    const int64_t parts = clamp(ceil_div(max_threads(), blocks()), 1, most);
+    const auto transform = [&](int64_t begin, int64_t end) {
+      transform_parts(begin, end, parts, static_cast<float*>(weights));
+    };
+    if (by_all_threads) {
+      parallel_for(0, blocks() * parts, max(1, kWeightGrain * parts / block_work), transform);
+    } else {
+      transform(0, blocks());
+    }
+    return static_cast<float*>(weights);
+  }
+
   void run_blocks_of_tiles() const {
-    const int64_t blocks = packing.blocks(), all = grid.count(), threads = max_threads();
-    const int64_t weight_size = weight_block(problem.depth);
-    float* weights = static_cast<float*>(workspace(Workspace::call, bytes_of(blocks * weight_size)));
-    parallel_for(0, blocks, max(1, kGrain / (kPlanes * problem.depth * kBlock)), [&](int64_t begin, int64_t end) {
-      float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size(problem.depth))));
-      for (int64_t block = begin; block < end; ++block)
-        transform_weights(block, whole_depth(), taps, weights + block * weight_size);
-      trim_workspace(Workspace::task);
-    });
-    const int64_t most = min(all, bytes_of(blocks * weight_size) > kCachedWeightBytes ? kManyTiles : kFewTiles);
+    const int64_t all = grid.count(), threads = max_threads();
+    const int64_t weight_size = weight_block(problem.depth), weight_bytes = bytes_of(blocks() * weight_size);
+    const bool own = has_own_copy(weight_bytes, weight_work());
+    const float* shared = own ? nullptr : transformed_weights(true);
+    const int64_t most = min(all, weight_bytes > kCachedWeightBytes ? kManyTiles : kFewTiles);
     const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
-    const int64_t tiles = clamp(ceil_div(all, tasks), min(kTilePixels, most), most);
+    const int64_t tiles = clamp(ceil_div(all, tasks), min(kLeastTiles, most), most);
     const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
-    const int64_t scratch = max(transform_scratch(source, grid, Inputs::kIn), result_scratch());
     const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
     parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
-      float* pixels = static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch)));
+      const float* weights = own ? transformed_weights(false) : shared;
+      float* pixels =
+          static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch_size())));
       float* products = pixels + pixel_size;
       float* rest = products + product_size;
       ProgressReporter reporter(problem.progress, pixels_before(ceil_div(begin * tiles, grid.columns) * grid.columns));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task * tiles, count = min(tiles, all - first);
         transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t b = 0; b < blocks(); ++b) {
           const Products m{pixels,
                            pixel_plane(tiles),
-                           weights + block * weight_size,
+                           weights + b * weight_size,
                            whole_depth(),
                            products,
                            product_plane(tiles),
                            first,
                            count,
-                           block};
+                           block(b)};
           multiply(m);
           transform_results(m, rest);
         }
@@ -284,32 +338,48 @@ struct Driver {
     return map_row * problem.columns.result;
   }
 
-  void run_blocks_of_channels() const {
-    const int64_t blocks = packing.blocks(), all = grid.count();
+  float* transformed_pixels(bool by_all_threads) const {
+    const int64_t all = grid.count();
     float* pixels = static_cast<float*>(workspace(Workspace::call, bytes_of(kPlanes * pixel_plane(all))));
-    const int64_t scratch = max(transform_scratch(source, grid, Inputs::kIn), result_scratch());
-    parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), [&](int64_t begin, int64_t end) {
-      float* rest = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch)));
-      transform_tiles<Inputs>(source, grid, begin, end, rest, pixels_at(pixels, all), begin);
+    const auto transform = [&](int64_t begin, int64_t end) {
+      float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch_size())));
+      transform_tiles<Inputs>(source, grid, begin, end, scratch, pixels_at(pixels, all), begin);
       trim_workspace(Workspace::task);
-    });
+    };
+    if (by_all_threads) {
+      parallel_for(0, all, max(1, kGrain / 8 / (kPlanes * problem.depth)), transform);
+    } else {
+      transform(0, all);
+    }
+    return pixels;
+  }
+
+  void run_blocks_of_channels() const {
+    const int64_t all = grid.count(), threads = max_threads();
+    const bool own = has_own_copy(bytes_of(kPlanes * pixel_plane(all)), pixel_work());
+    const float* shared = own ? nullptr : transformed_pixels(true);
     const int64_t most = max(kFewTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
     const int64_t tile_blocks = ceil_div(all, most), tiles = ceil_div(all, tile_blocks);
-    const int64_t parts = clamp(ceil_div(max_threads(), blocks), 1, tile_blocks);
+    // A task has one vector of channels instead of two where that gives all threads the same number of vectors.
+    const int64_t groups = min(vectors(), ceil_div(blocks(), threads) * threads);
+    const int64_t parts = clamp(ceil_div(threads, groups), 1, tile_blocks);
     const int64_t product_size = kPlanes * product_plane(tiles);
     // One block of tiles meets the weights of a sum while they are in the L2 cache; others, all of them.
     const int64_t piece = tile_blocks == 1 ? min(problem.depth, kSumDepth) : problem.depth;
-    parallel_for(0, blocks * parts, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
+      const float* pixels = own ? transformed_pixels(false) : shared;
       float* taps = static_cast<float*>(
-          workspace(Workspace::task, bytes_of(taps_size(piece) + weight_block(piece) + product_size + scratch)));
+          workspace(Workspace::task, bytes_of(taps_size(piece) + weight_block(piece) + product_size + scratch_size())));
       float* weights = taps + taps_size(piece);
       float* products = weights + weight_block(piece);
       float* rest = products + product_size;
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t block = task / parts, part = task % parts;
+        const int64_t group = task / parts, part = task % parts;
+        const Channels channels{group * vectors() / groups * kLanes<float>,
+                                min(problem.width, (group + 1) * vectors() / groups * kLanes<float>)};
         for (int64_t d = 0; d < problem.depth; d += piece) {
           const Depth depth{d, min(d + piece, problem.depth)};
-          transform_weights(block, depth, taps, weights);
+          transform_weights(channels, depth, taps, weights, weight_plane(channels, depth.size()));
           for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
             const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
             const Products m{pixels + first * pixel_stride(),
@@ -320,7 +390,7 @@ struct Driver {
                              product_plane(tiles),
                              first,
                              last - first,
-                             block};
+                             channels};
             multiply(m);
             if (depth.end == problem.depth) transform_results(m, rest);
           }

@@ -55,6 +55,9 @@ struct TransformedTiles {
   int64_t tile_stride;  // 0: each block of channels is a dense matrix
 };
 
+// What every thread may transform for itself: the copies share the L3 cache with what else is in it.
+constexpr int64_t kOwnBytes = int64_t{8} << 20;
+
 // Maps in NCHW go through a strip of this size.
 constexpr int64_t kTileStripBytes = 192 << 10;
 

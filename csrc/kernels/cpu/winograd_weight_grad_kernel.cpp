@@ -7,8 +7,8 @@
 // multiply-adds per tile and channel pair instead of (taps r)^2, as many fewer as in winograd_kernel.cpp, done as n^2
 // matrix products in the register tile of conv2d_window.h. Both maps are transformed as vectors over channels, once.
 // Threads: either each has its own sums for a slice of the tiles, a block of tiles at a time; or, where that would be
-// too much memory or too few tiles each, the transformed pixels are shared and a task is a part of the weight, whose
-// sums never reach memory (unless the tiles are too many for one round).
+// too much memory or too few tiles each, a task is a part of the weight, whose sums never reach memory (unless the
+// tiles are too many for one round). The transformed pixels are shared then, or every thread has those of its tasks.
 // Sums are float; slices are added in their order at the end: deterministic for a given number of threads.
 // conv2d_algorithm.h has the error.
 #include "kernels/cpu/conv2d_window.h"
@@ -80,13 +80,29 @@ struct Driver {
   static int64_t sum_plane(int64_t channels) { return plane_stride(channels * kBlock); }
   int64_t block_sums() const { return kPlanes * sum_plane(problem.depth); }
 
+  // Channels [begin, end) of a map, whole blocks of them.
+  struct Channels {
+    int64_t begin, end;
+  };
+  static Map<const float> some_channels(Map<const float> map, Channels channels) {
+    map.first_channel = channels.begin;
+    map.depth = channels.end - channels.begin;
+    return map;
+  }
+
   // Tiles [begin, end) become tiles to_tile, ... of `count`.
   void transform(int64_t begin, int64_t end, float* scratch, float* inputs, float* gradients, int64_t count,
                  int64_t to_tile) const {
-    transform_tiles<Inputs>(input, input_grid, begin, end, scratch,
-                            {inputs, pixel_plane(count, problem.depth), kBlock * count, 0}, to_tile);
-    transform_tiles<Gradients>(gradient, gradient_grid, begin, end, scratch,
-                               {gradients, pixel_plane(count, problem.width), kBlock * count, 0}, to_tile);
+    transform(begin, end, scratch, inputs, gradients, count, to_tile, {0, problem.depth}, {0, problem.width});
+  }
+  void transform(int64_t begin, int64_t end, float* scratch, float* inputs, float* gradients, int64_t count,
+                 int64_t to_tile, Channels of_input, Channels of_gradient) const {
+    transform_tiles<Inputs>(some_channels(input, of_input), input_grid, begin, end, scratch,
+                            {inputs + of_input.begin * count, pixel_plane(count, problem.depth), kBlock * count, 0},
+                            to_tile);
+    transform_tiles<Gradients>(
+        some_channels(gradient, of_gradient), gradient_grid, begin, end, scratch,
+        {gradients + of_gradient.begin * count, pixel_plane(count, problem.width), kBlock * count, 0}, to_tile);
   }
 
   // A part of the weight: some blocks of k times the input channels [first, last), `first` at the start of a block.
@@ -179,7 +195,8 @@ struct Driver {
     const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kFewTiles));
     const int64_t sums = bytes_of(packing.blocks() * block_sums());
     const bool is_amortised = sums <= kL2SumBytes || all / slices > kMoreTiles;
-    if (is_amortised && slices * sums <= kSliceBytes) {
+    const bool uses_all_threads = slices == max_threads() || cut().tasks() <= slices;
+    if (is_amortised && uses_all_threads && slices * sums <= kSliceBytes) {
       run_slices_of_tiles(slices);
     } else {
       run_parts_of_weight();
@@ -234,40 +251,92 @@ struct Driver {
     return max(kPartChannels, kPartSumBytes / bytes_of(kPlanes * kBlock) / kBlock * kBlock);
   }
 
-  void run_parts_of_weight() const {
+  // Channels of a part, at most `most`, with which the busiest thread has the least to do.
+  int64_t balanced_channels(int64_t most, int64_t groups) const {
+    const auto longest = [&](int64_t channels) {
+      return ceil_div(groups * ceil_div(problem.depth, channels), max_threads()) * channels;
+    };
+    int64_t best = most;
+    for (int64_t channels = (most - 1) / kBlock * kBlock; channels > 0; channels -= kBlock) {
+      if (longest(channels) < longest(best)) best = channels;
+    }
+    return best;
+  }
+
+  // How the weight is cut: the task i is the part i % parts of the input channels of the blocks of the group i / parts.
+  struct Cut {
+    int64_t blocks;    // of k in a group
+    int64_t channels;  // of the input in a part
+    int64_t groups, parts;
+    int64_t tasks() const { return groups * parts; }
+  };
+
+  Cut cut() const {
     const int64_t all = tiles(), blocks = packing.blocks();
-    const int64_t channels = min(all < kFewTiles ? few_tiles_channels() : kPartChannels, problem.depth);
-    const int64_t parts = ceil_div(problem.depth, channels);
-    int64_t group = all < kFewTiles ? 1 : min(blocks, kPartBlocks);  // of blocks, in a task
-    while (group > 1 && ceil_div(blocks, group) * parts < 2 * max_threads()) group /= 2;
-    const int64_t tasks = ceil_div(blocks, group) * parts;
+    const int64_t most = min(all < kFewTiles ? few_tiles_channels() : kPartChannels, problem.depth);
+    int64_t group = all < kFewTiles ? 1 : min(blocks, kPartBlocks);
+    while (group > 1 && ceil_div(blocks, group) * ceil_div(problem.depth, most) < 2 * max_threads()) group /= 2;
+    const int64_t groups = ceil_div(blocks, group), channels = balanced_channels(most, groups);
+    return {group, channels, groups, ceil_div(problem.depth, channels)};
+  }
+
+  // Whether every thread transforms the pixels of its tasks for itself: has_own_copy in winograd_kernel.cpp says why.
+  // The work of the steps is per position.
+  bool has_own_pixels(const Cut& c) const {
+    const int64_t all = tiles(), others = max_threads() - 1;
+    const int64_t of_tile = all * 4 / kLanes<float>;
+    const int64_t needed_by_all = problem.depth + (c.groups > others ? 0 : problem.width);
+    const int64_t products = all * problem.depth * ceil_div(problem.width, kLanes<float>) / 2;
+    return bytes_of(input_size(all) + gradient_size(all)) <= kOwnBytes &&
+           4 * others * of_tile * needed_by_all <= of_tile * (problem.depth + problem.width) + products;
+  }
+
+  // The channels that the tasks [begin, end) read.
+  void transform_for_tasks(const Cut& c, int64_t begin, int64_t end, float* scratch, float* inputs,
+                           float* gradients) const {
+    const int64_t first = begin / c.parts, last = (end - 1) / c.parts, width = c.blocks * kBlock;
+    const Channels of_gradient{first * width, min(problem.width, (last + 1) * width)};
+    const Channels of_input = first == last ? Channels{begin % c.parts * c.channels,
+                                                       min(problem.depth, ((end - 1) % c.parts + 1) * c.channels)}
+                                            : Channels{0, problem.depth};
+    transform(0, tiles(), scratch, inputs, gradients, tiles(), 0, of_input, of_gradient);
+  }
+
+  void run_parts_of_weight() const {
+    const Cut c = cut();
+    const int64_t all = tiles();
+    const bool own = has_own_pixels(c);
     const int64_t rounds = ceil_div(bytes_of(input_size(all) + gradient_size(all)), kSharedPixelBytes);
     const int64_t count = ceil_div(all, rounds);
-    const int64_t plane = sum_plane(channels), sums_size = group * kPlanes * plane;
+    const int64_t plane = sum_plane(c.channels), sums_size = c.blocks * kPlanes * plane;
     // With one round the sums of a task need no place outside it.
-    const int64_t kept = rounds > 1 ? tasks * sums_size : 0;
-    float* inputs =
-        static_cast<float*>(workspace(Workspace::call, bytes_of(input_size(count) + gradient_size(count) + kept)));
-    float* gradients = inputs + input_size(count);
-    float* kept_sums = gradients + gradient_size(count);
+    const int64_t kept = rounds > 1 ? c.tasks() * sums_size : 0;
+    const int64_t pixel_bytes = bytes_of(input_size(count) + gradient_size(count) + kept);
+    float* const shared = own ? nullptr : static_cast<float*>(workspace(Workspace::call, pixel_bytes));
+    float* const kept_sums = own ? nullptr : shared + input_size(count) + gradient_size(count);
     for (int64_t first_tile = 0; first_tile < all; first_tile += count) {
       const int64_t used = min(count, all - first_tile);
       const int64_t grain = max(1, kGrain / 8 / (kPlanes * (problem.depth + problem.width)));
-      parallel_for(0, used, grain, [&](int64_t begin, int64_t end) {
-        float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch_size())));
-        transform(first_tile + begin, first_tile + end, scratch, inputs, gradients, count, begin);
-        trim_workspace(Workspace::task);
-      });
-      parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-        float* scratch =
-            static_cast<float*>(workspace(Workspace::task, bytes_of(finish_scratch(channels) + sums_size)));
-        float* local = scratch + finish_scratch(channels);
+      if (!own) {
+        parallel_for(0, used, grain, [&](int64_t begin, int64_t end) {
+          float* scratch = static_cast<float*>(workspace(Workspace::task, bytes_of(scratch_size())));
+          transform(first_tile + begin, first_tile + end, scratch, shared, shared + input_size(count), count, begin);
+          trim_workspace(Workspace::task);
+        });
+      }
+      parallel_for(0, c.tasks(), 1, [&](int64_t begin, int64_t end) {
+        float* scratch = static_cast<float*>(
+            workspace(Workspace::task, bytes_of(max(scratch_size(), finish_scratch(c.channels) + sums_size))));
+        float* local = scratch + finish_scratch(c.channels);
+        float* inputs = own ? static_cast<float*>(workspace(Workspace::call, pixel_bytes)) : shared;
+        float* gradients = inputs + input_size(count);
+        if (own) transform_for_tasks(c, begin, end, scratch, inputs, gradients);
         for (int64_t task = begin; task < end; ++task) {
-          const int64_t block = task / parts * group, first = task % parts * channels;
+          const int64_t block = task / c.parts * c.blocks, first = task % c.parts * c.channels;
           const Part part{block,
-                          min(group, blocks - block),
+                          min(c.blocks, packing.blocks() - block),
                           first,
-                          min(problem.depth, first + channels),
+                          min(problem.depth, first + c.channels),
                           rounds > 1 ? kept_sums + task * sums_size : local,
                           plane};
           multiply(inputs, gradients, count, used, part, first_tile == 0);
