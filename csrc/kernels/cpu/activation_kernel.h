@@ -1,4 +1,4 @@
-// What the launchers of activations.cpp call, once per instruction set.
+// What the launchers of activations.cpp call, once per instruction set. `streams`: the result goes past the cache.
 #pragma once
 
 #include "kernels/cpu/capability.h"
@@ -6,12 +6,12 @@
 
 #define D2L_ACTIVATION_KERNELS(capability)                                                                          \
   namespace capability {                                                                                            \
-  void activation_range(Activation activation, int64_t count, const float* input, float* output);                   \
-  void activation_range(Activation activation, int64_t count, const double* input, double* output);                 \
+  void activation_range(Activation activation, int64_t count, const float* input, float* output, bool streams);     \
+  void activation_range(Activation activation, int64_t count, const double* input, double* output, bool streams);   \
   void activation_grad_range(Activation activation, int64_t count, const float* grad_output, const float* output,   \
-                             float* grad_input);                                                                    \
+                             float* grad_input, bool streams);                                                      \
   void activation_grad_range(Activation activation, int64_t count, const double* grad_output, const double* output, \
-                             double* grad_input);                                                                   \
+                             double* grad_input, bool streams);                                                     \
   }
 
 namespace d2l::cpu {

@@ -6,18 +6,14 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 template <typename T>
-void add_relu_range(int64_t count, const T* input, const T* other, T* output) {
-  int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) {
-    store(output + i, relu<T>(load(input + i) + load(other + i)));
-  }
-  if (i < count) {
-    const vec_t<T> sum = load_partial(input + i, count - i) + load_partial(other + i, count - i);
-    store_partial(output + i, relu<T>(sum), count - i);
-  }
+void add_relu_range(int64_t count, const T* input, const T* other, T* output, bool streams) {
+  const auto whole = [&](int64_t i) D2L_INLINE_LAMBDA { return relu<T>(load(input + i) + load(other + i)); };
+  const auto part = [&](int64_t i, int64_t n)
+                        D2L_INLINE_LAMBDA { return relu<T>(load_partial(input + i, n) + load_partial(other + i, n)); };
+  store_all(output, count, streams, whole, part, input, other);
 }
 
-template void add_relu_range(int64_t, const float*, const float*, float*);
-template void add_relu_range(int64_t, const double*, const double*, double*);
+template void add_relu_range(int64_t, const float*, const float*, float*, bool);
+template void add_relu_range(int64_t, const double*, const double*, double*, bool);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -1,4 +1,4 @@
-// The kernel of add_relu.cpp, which is compiled once per capability.
+// The kernel of add_relu.cpp, which is compiled once per capability. `streams`: the result goes past the cache.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace d2l::cpu {
 
-#define D2L_ADD_RELU_KERNELS(capability)                                         \
-  namespace capability {                                                         \
-  template <typename T>                                                          \
-  void add_relu_range(int64_t count, const T* input, const T* other, T* output); \
+#define D2L_ADD_RELU_KERNELS(capability)                                                       \
+  namespace capability {                                                                       \
+  template <typename T>                                                                        \
+  void add_relu_range(int64_t count, const T* input, const T* other, T* output, bool streams); \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_ADD_RELU_KERNELS)

@@ -122,16 +122,6 @@ D2L_INLINE double sum_of_lanes(vec_t<T> value) {
   return sums[0];
 }
 
-// What a first pass reads may lie in memory, which the hardware alone does not stream at full speed; it does not see
-// ahead of a jump to the next plane either. Any address will do.
-template <typename T>
-D2L_INLINE void prefetch(const T* from, int64_t ahead) {
-  const uintptr_t address = reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(ahead) * sizeof(T);
-  __builtin_prefetch(reinterpret_cast<const void*>(address));
-}
-template <typename T>
-constexpr int64_t kAhead = 2048 / static_cast<int64_t>(sizeof(T));
-
 template <Activation kActivation, typename T>
 D2L_INLINE vec_t<T> activated(vec_t<T> x) {
   if constexpr (kActivation == Activation::relu) return relu<T>(x);

@@ -10,6 +10,7 @@
 // added in their order. Sums are in T: deterministic for a given number of threads.
 #pragma once
 
+#include "kernels/cpu/cache.h"
 #include "kernels/cpu/gemm.h"
 
 #include "kernels/cpu/activation.h"
@@ -31,8 +32,6 @@ constexpr int64_t kBlockBytes = 256 << 10;
 // Rows this far apart all compete for one set of the L1 cache.
 constexpr int64_t kAliasedBytes = 4096;
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
-// Results larger than the last cache are written past it.
-constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 // Rows of c of this length stay in the L1 cache while b streams past, in runs long enough for the memory.
 constexpr int64_t kSumBytes = 16 << 10;
 // A b beyond this size comes from memory or the last cache: packing it costs more than computing on it.

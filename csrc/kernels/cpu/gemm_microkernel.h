@@ -53,25 +53,6 @@ using GemmFunction = void (*)(const GemmTile<T>&);
 // Rows share base pointers, three to one: x86 has addressing modes for that, but no integer register for every row.
 constexpr int kRowsPerBase = 3;
 
-// Past the cache.
-template <typename T>
-D2L_INLINE void store_streaming(T* to, vec_t<T> value) {
-#if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
-#elif defined(__AVX2__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
-#else
-  store(to, value);
-#endif
-}
-
-// What streamed becomes visible to other threads in order with what follows.
-D2L_INLINE void finish_streaming() {
-#if defined(__x86_64__)
-  _mm_sfence();
-#endif
-}
-
 // kAdjacent: the rows of a are neighbours in memory (a_row is 1), else its depth is (a_depth is 1).
 template <typename T, int Rows, int NV, bool kAdjacent>
 void gemm_tile(const GemmTile<T>& arguments) {

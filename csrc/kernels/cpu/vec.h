@@ -58,8 +58,8 @@ D2L_INLINE vec_t<T> broadcast(T value) {
   return value - vec_t<T>{};  // x - 0 keeps every x, -0 and NaN included
 }
 
-// a > b ? a : b, which is b where either is NaN: one instruction, of which g++ makes two or three by itself. It warns of
-// AVX-512's intrinsics without masks.
+// a > b ? a : b, which is b where either is NaN: one instruction, of which g++ makes two or three by itself. It warns
+// of AVX-512's intrinsics without masks.
 template <typename T>
 D2L_INLINE vec_t<T> larger(vec_t<T> a, vec_t<T> b) {
 #if defined(__AVX512F__)
@@ -151,6 +151,55 @@ D2L_INLINE void store_partial(T* to, vec_t<T> value, int64_t count) {
   }
 #endif
   __builtin_memcpy(to, &value, static_cast<size_t>(count) * sizeof(T));
+}
+
+// Several operands at once, or one with jumps to the next plane, lie in memory or the last cache: the hardware alone
+// does not stream them at full speed. Any address will do.
+template <typename T>
+D2L_INLINE void prefetch(const T* from, int64_t ahead) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(from) + static_cast<uintptr_t>(ahead) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(address));
+}
+template <typename T>
+constexpr int64_t kAhead = 2048 / static_cast<int64_t>(sizeof(T));
+
+// Past the cache; `to` is aligned to a register.
+template <typename T>
+D2L_INLINE void store_streaming(T* to, vec_t<T> value) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)value);
+#else
+  store(to, value);
+#endif
+}
+
+// What streamed becomes visible to other threads in order with what follows.
+D2L_INLINE void finish_streaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// Stores `count` elements: the register whole(i) at to + i, and part(i, n) where fewer are left. With `streams` they go
+// past the cache, and the operands, which come from memory then, are fetched ahead.
+template <typename T, typename Whole, typename Part, typename... Operands>
+D2L_INLINE void store_all(T* to, int64_t count, bool streams, Whole&& whole, Part&& part, const Operands*... operands) {
+  constexpr int64_t kStep = kLanes<T>;
+  int64_t i = 0;
+  if (streams) {
+    const auto beyond = static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) % kVectorBytes / sizeof(T));
+    i = beyond == 0 ? 0 : count < kStep - beyond ? count : kStep - beyond;
+    if (i > 0) store_partial(to, part(0, i), i);
+    for (; i + kStep <= count; i += kStep) {
+      (prefetch(operands + i, kAhead<T>), ...);
+      store_streaming(to + i, whole(i));
+    }
+    finish_streaming();
+  }
+  for (; i + kStep <= count; i += kStep) store(to + i, whole(i));
+  if (i < count) store_partial(to + i, part(i, count - i), count - i);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
