@@ -7,7 +7,7 @@
 namespace d2l::cpu {
 
 enum class Workspace {
-  call,  // packed weights, partial sums: of the thread that launches a kernel for all its threads, or of each for itself
+  call,  // of the thread that launches a kernel, for all its threads, or of each for itself: packed weights, sums
   task,  // owned by the thread that runs a part of it: strips of a map
   map,   // owned by the thread that launches several kernels: a map that one leaves to the next
   sums,  // owned by the thread that rounds them: float32 sums of a 16-bit result
