@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import DEVICES
 
-from d2lkernels import ops
+from d2lkernels import config, ops
 
 BYTES = 32 << 20  # kStreamedBytes of csrc/kernels/cpu/cache.h
 PIECE = 100_000
@@ -37,3 +37,26 @@ def test_large_result(device, function, dtype, threads):
     pieces = [_output_and_gradient(function, *piece) for piece in split]
     for whole, parts in zip(large, zip(*pieces, strict=True), strict=True):
         assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("activation", ["none", "relu"])
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (7, 2, 3)])
+@pytest.mark.parametrize("device", [device for device in DEVICES if device.type == "cpu"], ids=lambda one: one.name)
+def test_large_convolution(device, kernel_size, stride, padding, activation, threads):
+    """The first layers of VGG and of ResNet: a small input, 48 channels of a large map."""
+    generator = torch.Generator().manual_seed(0)
+    size = 100 * stride - 1
+    images = BYTES // (4 * 48 * 100 * 100) + 2
+    input = torch.randn(images, 1, size, size, generator=generator).to(memory_format=torch.channels_last)
+    weight = torch.randn(48, 1, kernel_size, kernel_size, generator=generator)
+    bias = torch.randn(48, generator=generator)
+    torch.set_num_threads(threads)
+
+    def convolve(x):
+        return ops.conv2d_activation(x, weight, bias, stride, padding, activation=activation)
+
+    with config.use_conv_algorithm("direct"):
+        large = convolve(input)
+        assert large.nbytes >= BYTES
+        assert torch.equal(large, torch.cat([convolve(image) for image in input.split(1)]))

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "common/autograd.h"
@@ -158,6 +159,9 @@ struct Concat : torch::autograd::Function<Concat> {
     if (!grads[0].defined()) {
       return result;
     }
+    // Views that nobody differentiates need not pass through torch's autograd layer.
+    std::optional<at::AutoDispatchBelowAutograd> guard;
+    if (!at::GradMode::is_enabled()) guard.emplace();
     SymInt begin = 0;
     for (size_t i = 0; i < lengths.size(); ++i) {
       if (ctx->needs_input_grad(i)) {

@@ -13,6 +13,7 @@
 // Sums are in T, in the order taps of rows, taps of columns, channels, whatever the number of threads: deterministic.
 #include "kernels/cpu/conv2d_kernel.h"
 
+#include "kernels/cpu/cache.h"
 #include "kernels/cpu/conv2d_fold.h"
 #include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/conv2d_strip.h"
@@ -47,9 +48,20 @@ struct Driver {
   PackedLayout<T> packing;  // of what the tiles see
   Blocking blocking;
   const T* packed;
+  bool streams;
 
   // Whether the register tiles apply the activation; else it goes over what a task has just written.
   bool has_relu_tiles() const { return problem.activation == Activation::relu && !folded; }
+
+  // Whether the tiles store past the cache: whole vectors, aligned, which nobody reads again soon.
+  bool is_streamed() const {
+    const int64_t elements = problem.images * rows.result * columns.result * problem.result_channels;
+    const bool done_by_tiles = !copies_result() && problem.progress.report == nullptr &&
+                               (problem.activation == Activation::none || has_relu_tiles());
+    return done_by_tiles && elements * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes &&
+           problem.width % kLanes<T> == 0 && problem.result_channels % kLanes<T> == 0 &&
+           reinterpret_cast<uintptr_t>(problem.result) % kVectorBytes == 0;
+  }
 
   bool copies_result() const { return folded || problem.result_layout == Layout::nchw; }
 
@@ -138,6 +150,7 @@ struct Driver {
         run_task(task);
         reporter.finished(pixels_before(task + 1));
       }
+      if (streams) finish_streaming();
       trim_workspace(Workspace::task);
     });
   }
@@ -326,6 +339,7 @@ struct Driver {
         t.result_row = rows.phases * result.row_stride;
         t.result_pixel = column_phases * result.pixel_stride;
         t.last_lanes = width - (block_width - kLanes<T>);
+        t.streams = streams;
         if (t.tap_column == t.depth) {
           t.depth *= t.taps_w;
           t.taps_w = t.taps_w > 0 ? 1 : 0;
@@ -382,8 +396,9 @@ void correlate(const Correlation<T>& problem) {
   const bool pixels_adjoin =
       problem.result_layout == Layout::nchw || problem.result_channels == problem.width || columns.phases == 1;
   const bool folded = pixels_adjoin && is_worth_folding(problem.columns, columns, fold, weights);
-  Driver<T> driver{problem, rows,   columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
-                   {},      nullptr};
+  Driver<T> driver{problem, rows,    columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
+                   {},      nullptr, false};
+  driver.streams = driver.is_streamed();
   driver.blocking = driver.choose_blocking();
   const int64_t packed_size = problem.groups * driver.packing.group_size();
   T* packed = static_cast<T*>(workspace(Workspace::call, packed_size * static_cast<int64_t>(sizeof(T))));

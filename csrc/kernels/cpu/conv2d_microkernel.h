@@ -30,6 +30,7 @@ struct TileArguments {
   T* result;
   int64_t result_row, result_pixel;
   int64_t last_lanes;  // lanes to store of the last vector
+  bool streams;        // the result goes past the cache: whole vectors, aligned
 };
 
 template <typename T>
@@ -44,7 +45,7 @@ void tile(const TileArguments<T>& arguments) {
   constexpr int kBases = (Columns + kPixelsPerBase - 1) / kPixelsPerBase;
   const int64_t pixel = arguments.source_pixel;
   // With several rows of taps the lines that are stored at the end arrive in the meantime.
-  const bool fetches = arguments.taps_h > 1;
+  const bool fetches = arguments.taps_h > 1 && !arguments.streams;
   vec_t<T> sums[Rows][Columns][NV];
 #pragma GCC unroll 4
   for (int i = 0; i < Rows; ++i) {
@@ -116,7 +117,9 @@ void tile(const TileArguments<T>& arguments) {
       T* result = arguments.result + i * arguments.result_row + j * arguments.result_pixel;
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) {
-        if (v + 1 < NV || whole) {
+        if (arguments.streams) {
+          store_streaming(result + v * kLanes<T>, sums[i][j][v]);
+        } else if (v + 1 < NV || whole) {
           store(result + v * kLanes<T>, sums[i][j][v]);
         } else {
           store_partial(result + v * kLanes<T>, sums[i][j][v], arguments.last_lanes);

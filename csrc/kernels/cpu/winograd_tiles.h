@@ -56,7 +56,7 @@ struct TransformedTiles {
 };
 
 // What every thread may transform for itself: the copies share the L3 cache with what else is in it.
-constexpr int64_t kOwnBytes = int64_t{8} << 20;
+constexpr int64_t kOwnBytes = int64_t{5} << 20;
 
 // Maps in NCHW go through a strip of this size.
 constexpr int64_t kTileStripBytes = 192 << 10;
