@@ -11,17 +11,11 @@ namespace {
 // Elements of a task. One of transcendental functions is worth more than one that is copied.
 int64_t grain_of(Activation activation) { return activation == Activation::relu ? 32768 : 8192; }
 
-// Not where the result takes the place of an operand, whose lines are in the cache.
-template <typename T>
-bool is_streamed(int64_t count, const T* operand, const T* result) {
-  return count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes && operand != result;
-}
-
 }  // namespace
 
 template <typename T>
 void activation(Activation activation, int64_t count, const T* input, T* output) {
-  const bool streams = is_streamed(count, input, static_cast<const T*>(output));
+  const bool streams = is_streamed(count, output, input);
   parallel_for(0, count, grain_of(activation), [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(activation_range, activation, end - begin, input + begin, output + begin, streams);
   });
@@ -29,7 +23,7 @@ void activation(Activation activation, int64_t count, const T* input, T* output)
 
 template <typename T>
 void activation_input_grad(Activation activation, int64_t count, const T* grad_output, const T* output, T* grad_input) {
-  const bool streams = is_streamed(count, grad_output, static_cast<const T*>(grad_input));
+  const bool streams = is_streamed(count, grad_input, grad_output, output);
   parallel_for(0, count, grain_of(Activation::relu), [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(activation_grad_range, activation, end - begin, grad_output + begin, output + begin,
                   grad_input + begin, streams);

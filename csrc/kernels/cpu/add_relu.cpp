@@ -9,7 +9,7 @@ namespace d2l::cpu {
 template <typename T>
 void add_relu(int64_t count, const T* input, const T* other, T* output) {
   constexpr int64_t kElementsPerTask = 65536;  // fewer are not worth a thread
-  const bool streams = count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes && output != input && output != other;
+  const bool streams = is_streamed(count, output, input, other);
   parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(add_relu_range, end - begin, input + begin, other + begin, output + begin, streams);
   });

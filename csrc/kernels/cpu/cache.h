@@ -9,4 +9,10 @@ namespace d2l::cpu {
 // nobody would find there later.
 constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 
+// Whether `count` elements of a result are. Not where it takes the place of an operand, whose lines are in the cache.
+template <typename T, typename... Operands>
+bool is_streamed(int64_t count, const T* result, const Operands*... operands) {
+  return count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes && (... && (operands != result));
+}
+
 }  // namespace d2l::cpu

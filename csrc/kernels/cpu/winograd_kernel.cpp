@@ -14,8 +14,8 @@
 // Threads: either a task is a block of tiles, position by position, so that what is multiplied stays in the L2 cache,
 // and all need the transformed weights; or, where the weights are the larger part, a task is one or two vectors of
 // result channels, whose transformed weights never reach memory, and all need the transformed pixels. What all need
-// every thread transforms for itself if that is little work: see has_own_copy. Sums are float; the order depends on
-// shapes alone: deterministic. conv2d_algorithm.h has the error.
+// every thread transforms for itself if that is little work: see has_own_copy in winograd_tiles.h. Sums are float; the
+// order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
 #include "kernels/cpu/winograd_kernel.h"
 
 #include <limits>
@@ -242,18 +242,11 @@ struct Driver {
     return pixels <= kSharedPixelBytes && pixels < bytes_of(blocks() * weight_block(problem.depth)) / 2;
   }
 
-  // The work of the steps per position and channel of the source, in cycles.
   int64_t vectors() const { return ceil_div(problem.width, kLanes<float>); }
-  int64_t pixel_work() const { return 4 * grid.count() / kLanes<float>; }
-  int64_t weight_work() const { return 3 * vectors(); }
-  int64_t product_work() const { return grid.count() * vectors() / 2; }
 
-  // Whether every thread transforms for itself what all need, and has at most 5/4 of its share of the work then. To
-  // write lines that another core has read, and to read what it has written, takes up to ten times as long as the
-  // transform where the cores have different L3 caches.
-  bool has_own_copy(int64_t bytes, int64_t work) const {
-    return bytes <= kOwnBytes && 4 * (max_threads() - 1) * work <= pixel_work() + weight_work() + product_work();
-  }
+  // The work of the steps, in cycles per position and channel of the source.
+  int64_t weight_work() const { return 3 * vectors(); }
+  int64_t all_work() const { return pixel_work(grid.count()) + weight_work() + grid.count() * vectors() / 2; }
 
   void run() const {
     if (splits_channels()) {
@@ -294,7 +287,7 @@ struct Driver {
   void run_blocks_of_tiles() const {
     const int64_t all = grid.count(), threads = max_threads();
     const int64_t weight_size = weight_block(problem.depth), weight_bytes = bytes_of(blocks() * weight_size);
-    const bool own = has_own_copy(weight_bytes, weight_work());
+    const bool own = has_own_copy(weight_bytes, weight_work(), all_work());
     const float* shared = own ? nullptr : transformed_weights(true);
     const int64_t most = min(all, weight_bytes > kCachedWeightBytes ? kManyTiles : kFewTiles);
     const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
@@ -356,7 +349,7 @@ struct Driver {
 
   void run_blocks_of_channels() const {
     const int64_t all = grid.count(), threads = max_threads();
-    const bool own = has_own_copy(bytes_of(kPlanes * pixel_plane(all)), pixel_work());
+    const bool own = has_own_copy(bytes_of(kPlanes * pixel_plane(all)), pixel_work(all), all_work());
     const float* shared = own ? nullptr : transformed_pixels(true);
     const int64_t most = max(kFewTiles, kTaskBytes / 2 / bytes_of(kPlanes * kBlock) / kTilePixels * kTilePixels);
     const int64_t tile_blocks = ceil_div(all, most), tiles = ceil_div(all, tile_blocks);

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/conv2d_pack.h"
 #include "kernels/cpu/conv2d_strip.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/winograd_transform.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -57,6 +58,17 @@ struct TransformedTiles {
 
 // What every thread may transform for itself: the copies share the L3 cache with what else is in it.
 constexpr int64_t kOwnBytes = int64_t{5} << 20;
+
+// Whether every thread transforms for itself what all need, and has at most 5/4 of its share of the work then. To write
+// lines that another core has read, and to read what it has written, takes up to ten times as long as the transform
+// where the cores have different L3 caches. `work` is that of the transform, `all` that of all steps.
+D2L_INLINE bool has_own_copy(int64_t bytes, int64_t work, int64_t all) {
+  return bytes <= kOwnBytes && 4 * (max_threads() - 1) * work <= all;
+}
+
+// Cycles for the transforms of one channel of these tiles, per position. A product of one channel and a vector takes
+// half a cycle.
+D2L_INLINE int64_t pixel_work(int64_t tiles) { return 4 * tiles / kLanes<float>; }
 
 // Maps in NCHW go through a strip of this size.
 constexpr int64_t kTileStripBytes = 192 << 10;

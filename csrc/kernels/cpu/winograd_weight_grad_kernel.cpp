@@ -195,11 +195,12 @@ struct Driver {
     const int64_t all = tiles(), slices = clamp(max_threads(), 1, ceil_div(all, kFewTiles));
     const int64_t sums = bytes_of(packing.blocks() * block_sums());
     const bool is_amortised = sums <= kL2SumBytes || all / slices > kMoreTiles;
-    const bool uses_all_threads = slices == max_threads() || cut().tasks() <= slices;
+    const Cut c = cut();
+    const bool uses_all_threads = slices == max_threads() || c.tasks() <= slices;
     if (is_amortised && uses_all_threads && slices * sums <= kSliceBytes) {
       run_slices_of_tiles(slices);
     } else {
-      run_parts_of_weight();
+      run_parts_of_weight(c);
     }
   }
 
@@ -280,15 +281,13 @@ struct Driver {
     return {group, channels, groups, ceil_div(problem.depth, channels)};
   }
 
-  // Whether every thread transforms the pixels of its tasks for itself: has_own_copy in winograd_kernel.cpp says why.
-  // The work of the steps is per position.
+  // Whether every thread transforms the pixels of its tasks for itself. The work of the steps is per position.
   bool has_own_pixels(const Cut& c) const {
-    const int64_t all = tiles(), others = max_threads() - 1;
-    const int64_t of_tile = all * 4 / kLanes<float>;
-    const int64_t needed_by_all = problem.depth + (c.groups > others ? 0 : problem.width);
+    const int64_t all = tiles();
+    const int64_t needed_by_all = problem.depth + (c.groups >= max_threads() ? 0 : problem.width);
     const int64_t products = all * problem.depth * ceil_div(problem.width, kLanes<float>) / 2;
-    return bytes_of(input_size(all) + gradient_size(all)) <= kOwnBytes &&
-           4 * others * of_tile * needed_by_all <= of_tile * (problem.depth + problem.width) + products;
+    return has_own_copy(bytes_of(input_size(all) + gradient_size(all)), pixel_work(all) * needed_by_all,
+                        pixel_work(all) * (problem.depth + problem.width) + products);
   }
 
   // The channels that the tasks [begin, end) read.
@@ -302,8 +301,7 @@ struct Driver {
     transform(0, tiles(), scratch, inputs, gradients, tiles(), 0, of_input, of_gradient);
   }
 
-  void run_parts_of_weight() const {
-    const Cut c = cut();
+  void run_parts_of_weight(const Cut& c) const {
     const int64_t all = tiles();
     const bool own = has_own_pixels(c);
     const int64_t rounds = ceil_div(bytes_of(input_size(all) + gradient_size(all)), kSharedPixelBytes);
