@@ -183,8 +183,10 @@ def _contest(case: Model, mode: str, settings: Settings, backend: Backend) -> Co
         memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         return model.to(device, memory_format=memory_format).train(training)
 
-    def make(build: Build, layout: str, compile_it: bool = False, exact: bool = False) -> Runner:
+    def make(build: Build, layout: str, compile_it: bool = False, fold_it: bool = False, exact: bool = False) -> Runner:
         model, images = prepared(build, layout), as_layout(batch(), layout)
+        if fold_it:
+            model = import_module("d2lkernels").fold_batch_norm(model, inplace=True)
         autocast = nullcontext() if exact else _autocast(settings)
         if exact:
             model, images = model.double(), images.double()
@@ -216,6 +218,8 @@ def _contest(case: Model, mode: str, settings: Settings, backend: Backend) -> Co
             if not training:
                 tuned = partial(frozen, compile_native)
                 contestants.append(Contestant(f"{EAGER}.compile max-autotune freezing", layout, tuned))
+        if not training and any(name.endswith("running_mean") for name in state()):
+            contestants.append(Contestant(f"{OURS} folded", layout, partial(make, backend.ours, layout, fold_it=True)))
         if device == "cuda":
             contestants.append(Contestant(f"{EAGER} cuda-graph", layout, partial(graphed, native)))
             contestants.append(Contestant(f"{OURS} cuda-graph", layout, partial(graphed, own)))

@@ -64,25 +64,34 @@ Tensor call_avg_pool(const Tensor& map, const PoolOptions& pool) {
 
 // ---- kernels on CPU and CUDA -----------------------------------------------------------------------------------
 
-// Maps that go from one kernel to the next in the L2 cache.
-constexpr int64_t kBlockBytes = 512 << 10;
+// Maps that go from one kernel to the next: in the L2 cache, or at least in the same lines of the last one.
+constexpr int64_t kBlockBytes = 512 << 10, kLargestBlockBytes = 2 << 20;
 
-// Calls function(first image, images) for blocks of images: small ones where preparing the weights again for each costs
-// little, else one with all of them.
+// Images of a block: as many as stay in the cache, or more where the weights, which every block prepares again, are as
+// much work as some images. 0: all of them, in one.
+int64_t images_of_block(const Conv2dShape& shape, int64_t element_bytes) {
+  const int64_t map = shape.K * shape.P * shape.Q, weights = shape.K * shape.group_c() * shape.R * shape.S;
+  const int64_t threads = cpu::max_threads(), share = (shape.N + threads - 1) / threads;
+  const int64_t fitting = std::clamp<int64_t>(kBlockBytes / (map * element_bytes), 1, share);
+  const int64_t images = std::max(fitting, (4 * weights + map - 1) / map);
+  const bool too_large = images > share || (images > 1 && images * map * element_bytes > kLargestBlockBytes);
+  return shape.N < threads || too_large || cpu::conv2d_suits_images(shape, element_bytes) ? 0 : images;
+}
+
+// Calls function(first image, images) for blocks of images, the same number for every thread where that is possible.
 template <typename Function>
 void for_image_blocks(const Conv2dShape& shape, int64_t element_bytes, Function&& function) {
-  const int64_t map = shape.K * shape.P * shape.Q, weights = shape.K * shape.group_c() * shape.R * shape.S;
-  const int64_t threads = cpu::max_threads();
-  const int64_t share = (shape.N + threads - 1) / threads;
-  const int64_t images = std::clamp<int64_t>(kBlockBytes / (map * element_bytes), 1, share);
-  if (shape.N < threads || 4 * weights > images * map || cpu::conv2d_suits_images(shape, element_bytes)) {
+  const int64_t images = images_of_block(shape, element_bytes);
+  if (images == 0) {
     function(int64_t{0}, shape.N);
     return;
   }
-  const int64_t blocks = (shape.N + images - 1) / images;
+  const int64_t threads = cpu::max_threads(), least = (shape.N + images - 1) / images;
+  const int64_t blocks = std::min(shape.N, (least + threads - 1) / threads * threads);
   cpu::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      function(block * images, std::min(images, shape.N - block * images));
+      const int64_t first = block * shape.N / blocks;
+      function(first, (block + 1) * shape.N / blocks - first);
     }
   });
 }

@@ -97,9 +97,12 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
         const T* from = first + r * layout.weight_row + s * layout.weight_column;
         T* to = packed + layout.row(0, r, s) * block_width;
         for (int64_t d = 0; d < layout.depth; ++d, from += layout.weight_depth, to += block_width) {
-          // Too far apart for the machine's own prefetch.
-          __builtin_prefetch(from + kPrefetchDistance * layout.weight_depth);
-          __builtin_prefetch(from + kPrefetchDistance * layout.weight_depth + kSize);
+          // Too far apart for the machine's own prefetch. Behind the last row of a tap comes the first of the next one.
+          const bool in_tap = d + kPrefetchDistance < layout.depth;
+          const T* ahead = from + (kPrefetchDistance - (in_tap ? 0 : layout.depth)) * layout.weight_depth +
+                           (in_tap ? 0 : layout.weight_column);
+          __builtin_prefetch(ahead);
+          __builtin_prefetch(ahead + kSize);
           for (int64_t k = 0; k < block_width; k += kSize) {
             store(to + k, load_partial(from + k, clamp(width - k, 0, kSize)));
           }
@@ -109,16 +112,19 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
     return;
   }
   const Run run = contiguous_run(layout);
+  // Where the run that comes after one starts, seen from it.
+  const int64_t next_run = run == Run::depth ? layout.weight_column : layout.weight_depth;
   for_each_run(layout, run, [&](int64_t d, int64_t r, int64_t s, int64_t length) {
     const T* from = first + d * layout.weight_depth + r * layout.weight_row + s * layout.weight_column;
     for (int64_t i = 0; i < length; i += kSize) {
       const int64_t count = min(kSize, length - i);
+      const int64_t ahead = i + 2 * kSize < length ? i + 2 * kSize : i + 2 * kSize - length + next_run;
       int64_t rows[kSize];
       packed_rows(layout, run, d, r, s, i, count, rows);
       for (int64_t k = 0; k < block_width; k += kSize) {
         vec_t<T> values[kSize];
 #pragma GCC unroll 16
-        for (int j = 0; j < kSize; ++j) __builtin_prefetch(from + (k + j) * layout.weight_width + i + 2 * kSize);
+        for (int j = 0; j < kSize; ++j) __builtin_prefetch(from + (k + j) * layout.weight_width + ahead);
 #pragma GCC unroll 16
         for (int j = 0; j < kSize; ++j) {
           values[j] = k + j < width ? load_partial(from + (k + j) * layout.weight_width + i, count) : vec_t<T>{};

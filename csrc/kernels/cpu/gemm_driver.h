@@ -161,7 +161,7 @@ struct Driver {
           const Range block_columns{column, min(column + column_block, columns.end)};
           if (is_one_block) pack_b(block, block_columns, packed_b);
           const T* b = packed_b + (is_one_block ? 0 : panel_offset((column - columns.begin) / kGemmColumns<T>));
-          GemmPrefetch next = is_one_block ? next_b(block, columns, block_columns.end) : GemmPrefetch{};
+          LinePrefetch next = is_one_block ? next_b(block, columns, block_columns.end) : LinePrefetch{};
           const bool is_whole = block_columns.size() == problem.columns && finishes && is_last;
           run_block(block, block_rows, block_columns, copied_a, b, c, c_row, is_first, finishes, is_last, next,
                     is_whole ? &reporter : nullptr);
@@ -239,7 +239,7 @@ struct Driver {
   }
 
   void run_block(Range depth, Range rows, Range columns, const T* copied_a, const T* packed_b, T* c, int64_t c_row,
-                 bool is_first, bool finishes, bool is_last, GemmPrefetch& next, ProgressReporter* reporter) const {
+                 bool is_first, bool finishes, bool is_last, LinePrefetch& next, ProgressReporter* reporter) const {
     const int64_t tiles = ceil_div(rows.size(), kGemmRows), panels = ceil_div(columns.size(), kGemmColumns<T>);
     GemmTile<T> t{};
     t.depth = depth.size();
@@ -266,7 +266,7 @@ struct Driver {
         t.c = tile_c + column;
         t.last_lanes = count - (width - kLanes<T>);
         const int64_t calls = (fetches_b ? (tiles - tile) * panels : panels) - panel;
-        t.share = min(depth.size(), ceil_div(next.count - next.done, calls));
+        t.share = next.share(calls, depth.size());
         gemm_function<T>(part.size(), width > kLanes<T>, problem.a_depth != 1)(t);
       }
       if (finishes && is_last) activate_rows(tile_c, c_row, part.size(), columns.size());
@@ -275,26 +275,20 @@ struct Driver {
   }
 
   // The block of b from column `column` on, as it lies in memory.
-  GemmPrefetch next_b(Range depth, Range columns, int64_t column) const {
+  LinePrefetch next_b(Range depth, Range columns, int64_t column) const {
     const int64_t count = min(column_block, columns.end - column);
     if (count <= 0) return {};
-    const char* start =
-        reinterpret_cast<const char*>(problem.b + depth.begin * problem.b_depth + column * problem.b_column);
-    if (problem.b_column == 1) return fetch(start, count, depth.size(), problem.b_depth);
-    return fetch(start, depth.size(), count, problem.b_column);
+    const T* start = problem.b + depth.begin * problem.b_depth + column * problem.b_column;
+    if (problem.b_column == 1) return LinePrefetch::of(start, count, depth.size(), problem.b_depth);
+    return LinePrefetch::of(start, depth.size(), count, problem.b_column);
   }
 
   // A tile of rows of a that is read in place.
-  GemmPrefetch next_a(Range depth, Range rows, int64_t tile) const {
+  LinePrefetch next_a(Range depth, Range rows, int64_t tile) const {
     if (copies_a || tile >= ceil_div(rows.size(), kGemmRows)) return {};
     const Range part = tile_rows(rows.size(), tile);
     const T* start = problem.a + (rows.begin + part.begin) * problem.a_row + depth.begin;
-    return fetch(reinterpret_cast<const char*>(start), depth.size(), part.size(), problem.a_row);
-  }
-
-  static GemmPrefetch fetch(const char* start, int64_t elements, int64_t runs, int64_t stride) {
-    const int64_t size = sizeof(T), run = ceil_div(elements * size, kLineBytes);
-    return {start, run, stride * size, run * runs, 0};
+    return LinePrefetch::of(start, depth.size(), part.size(), problem.a_row);
   }
 
   void set_a(GemmTile<T>& t, Range depth, Range rows, int64_t tile, Range part, const T* copied) const {

@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/gemm_product.h"
 #include "kernels/cpu/integers.h"
+#include "kernels/cpu/line_prefetch.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -22,14 +23,6 @@ constexpr int kGemmRows = 6;
 template <typename T>
 constexpr int64_t kGemmColumns = 2 * kLanes<T>;
 
-// What the tiles bring into the cache for later while they compute: `count` cache lines, in runs of `run` adjacent
-// ones whose starts lie `stride` bytes apart. A line per step of the depth, each tile a share.
-struct GemmPrefetch {
-  const char* start;
-  int64_t run, stride, count;
-  int64_t done;
-};
-
 template <typename T>
 struct GemmTile {
   const T* a;
@@ -43,8 +36,8 @@ struct GemmTile {
   int64_t c_row;
   int64_t last_lanes;  // lanes of the last vector that c has
   bool streams;        // c is whole vectors, aligned, and not read soon
-  GemmPrefetch* next;
-  int64_t share;  // lines of it to fetch, at most
+  LinePrefetch* next;  // what the tiles bring into the cache for later
+  int64_t share;       // lines of it to fetch, at most
 };
 
 template <typename T>
@@ -93,21 +86,7 @@ void gemm_tile(const GemmTile<T>& arguments) {
 #pragma GCC unroll 5
     for (int i = 0; i < kBases; ++i) base[i] += a_step;
   };
-  int64_t d = 0;
-  GemmPrefetch& next = *arguments.next;
-  while (d < arguments.share) {
-    const int64_t place = next.done % next.run;
-    const char* line = next.start + next.done / next.run * next.stride + place * kLineBytes;
-    const int64_t end = min(arguments.share, d + next.run - place);
-    next.done += end - d;
-#pragma GCC unroll 1
-    for (; d < end; ++d, line += kLineBytes) {
-      __builtin_prefetch(line, 0, 2);
-      step();
-    }
-  }
-#pragma GCC unroll 1
-  for (; d < arguments.depth; ++d) step();
+  run_steps(arguments.depth, arguments.share, *arguments.next, step);
 #pragma GCC unroll 14
   for (int i = 0; i < Rows; ++i) {
     T* to = arguments.c + i * arguments.c_row;

@@ -39,6 +39,7 @@ constexpr int64_t kManyTiles = 252;
 constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
 constexpr int64_t kSharedPixelBytes = int64_t{48} << 20;
 constexpr int64_t kGrain = 1 << 18;        // multiply-adds
+constexpr int64_t kCyclesPerLine = 16;     // of the memory: what is fetched faster keeps the products waiting
 constexpr int64_t kWeightGrain = 1 << 17;  // transformed weights, about 10 us
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
@@ -126,6 +127,23 @@ struct Driver {
     transform_tile<Taps>(taps, size, 0, {to, plane, kBlock, size});
   }
 
+  // The same weights as they lie in memory, or nothing where they are scattered.
+  LinePrefetch lines_of(Channels channels, Depth depth) const {
+    constexpr int64_t kAllTaps = kTaps * kTaps;
+    const float* start = problem.weight + depth.begin * problem.weight_depth + channels.begin * problem.weight_width;
+    const bool depth_inside = problem.weight_depth < problem.weight_width;
+    const int64_t inner = depth_inside ? depth.size() : channels.size();
+    const int64_t outer = depth_inside ? channels.size() : depth.size();
+    const int64_t inner_stride = min(problem.weight_depth, problem.weight_width);
+    const int64_t outer_stride = max(problem.weight_depth, problem.weight_width), tap = problem.weight_column;
+    if (problem.weight_row != kTaps * tap) return {};
+    if (inner_stride == 1 && outer_stride == kAllTaps * tap) {
+      return LinePrefetch::of(start, inner, outer * kAllTaps, tap);
+    }
+    if (tap == 1 && inner_stride == kAllTaps) return LinePrefetch::of(start, inner * kAllTaps, outer, outer_stride);
+    return {};
+  }
+
   // Some tiles times some channels.
   struct Products {
     const float* pixels;
@@ -138,9 +156,12 @@ struct Driver {
     Channels channels;
   };
 
-  void multiply(const Products& m) const {
+  // `next` is fetched on the way.
+  void multiply(const Products& m, LinePrefetch& next) const {
     const int64_t pieces = ceil_div(m.tiles, kTilePixels), width = m.channels.width();
+    int64_t calls = kPlanes * ceil_div(m.depth.size(), kSumDepth) * pieces;
     ProductArguments t{};
+    t.next = &next;
     t.pixel_stride = pixel_stride();
     t.product_stride = kBlock;
     for (int64_t p = 0; p < kPlanes; ++p) {
@@ -153,6 +174,7 @@ struct Driver {
           const int64_t first = i * m.tiles / pieces, end = (i + 1) * m.tiles / pieces;
           t.pixels = m.pixels + p * m.pixel_plane + first * pixel_stride() + d;
           t.products = m.products + p * m.product_plane + first * kBlock;
+          t.share = min(next.share(calls--, t.depth), (end - first) * t.depth / kCyclesPerLine);
           product_function(end - first, width > kLanes<float>)(t);
         }
       }
@@ -314,7 +336,8 @@ struct Driver {
                            first,
                            count,
                            block(b)};
-          multiply(m);
+          LinePrefetch nothing{};
+          multiply(m, nothing);
           transform_results(m, rest);
         }
         reporter.finished(pixels_before(first + count));
@@ -347,6 +370,11 @@ struct Driver {
     return pixels;
   }
 
+  Channels part_of_channels(int64_t group, int64_t groups) const {
+    return {group * vectors() / groups * kLanes<float>,
+            min(problem.width, (group + 1) * vectors() / groups * kLanes<float>)};
+  }
+
   void run_blocks_of_channels() const {
     const int64_t all = grid.count(), threads = max_threads();
     const bool own = has_own_copy(bytes_of(kPlanes * pixel_plane(all)), pixel_work(all), all_work());
@@ -368,11 +396,16 @@ struct Driver {
       float* rest = products + product_size;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t group = task / parts, part = task % parts;
-        const Channels channels{group * vectors() / groups * kLanes<float>,
-                                min(problem.width, (group + 1) * vectors() / groups * kLanes<float>)};
+        const Channels channels = part_of_channels(group, groups);
         for (int64_t d = 0; d < problem.depth; d += piece) {
           const Depth depth{d, min(d + piece, problem.depth)};
           transform_weights(channels, depth, taps, weights, weight_plane(channels, depth.size()));
+          LinePrefetch next{};
+          if (depth.end < problem.depth) {
+            next = lines_of(channels, {depth.end, min(depth.end + piece, problem.depth)});
+          } else if (task + 1 < end) {
+            next = lines_of(part_of_channels((task + 1) / parts, groups), {0, min(piece, problem.depth)});
+          }
           for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
             const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
             const Products m{pixels + first * pixel_stride(),
@@ -384,7 +417,7 @@ struct Driver {
                              first,
                              last - first,
                              channels};
-            multiply(m);
+            multiply(m, next);
             if (depth.end == problem.depth) transform_results(m, rest);
           }
         }

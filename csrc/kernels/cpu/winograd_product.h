@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/cpu/conv2d_microkernel.h"
+#include "kernels/cpu/line_prefetch.h"
 #include "kernels/cpu/winograd_transform.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -17,7 +18,9 @@ struct ProductArguments {
   const float* weights;  // depth x NV vectors
   float* products;
   int64_t product_stride;
-  bool fresh;  // products hold nothing yet
+  bool fresh;          // products hold nothing yet
+  LinePrefetch* next;  // what is needed later
+  int64_t share;       // lines of it to fetch, at most
 };
 
 using ProductFunction = void (*)(const ProductArguments&);
@@ -34,8 +37,7 @@ void product_tile(const ProductArguments& arguments) {
   }
   const float* weights = arguments.weights;
   Floats sums[Rows][NV] = {};
-#pragma GCC unroll 1
-  for (int64_t d = 0; d < arguments.depth; ++d) {
+  const auto step = [&]() D2L_INLINE_LAMBDA {
     Floats weight[NV];
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) weight[v] = load(weights + v * kLanes<float>);
@@ -48,7 +50,8 @@ void product_tile(const ProductArguments& arguments) {
     weights += NV * kLanes<float>;
 #pragma GCC unroll 5
     for (int b = 0; b < kBases; ++b) ++base[b];
-  }
+  };
+  run_steps(arguments.depth, arguments.share, *arguments.next, step);
   float* products = arguments.products;
 #pragma GCC unroll 14
   for (int i = 0; i < Rows; ++i, products += arguments.product_stride) {
