@@ -123,11 +123,17 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
       packed_rows(layout, run, d, r, s, i, count, rows);
       for (int64_t k = 0; k < block_width; k += kSize) {
         vec_t<T> values[kSize];
+        const T* const block_from = from + k * layout.weight_width;
 #pragma GCC unroll 16
-        for (int j = 0; j < kSize; ++j) __builtin_prefetch(from + (k + j) * layout.weight_width + ahead);
+        for (int j = 0; j < kSize; ++j) __builtin_prefetch(block_from + j * layout.weight_width + ahead);
+        if (count == kSize && k + kSize <= width) {
 #pragma GCC unroll 16
-        for (int j = 0; j < kSize; ++j) {
-          values[j] = k + j < width ? load_partial(from + (k + j) * layout.weight_width + i, count) : vec_t<T>{};
+          for (int j = 0; j < kSize; ++j) values[j] = load(block_from + j * layout.weight_width + i);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < kSize; ++j) {
+            values[j] = k + j < width ? load_partial(block_from + j * layout.weight_width + i, count) : vec_t<T>{};
+          }
         }
         transpose_registers<T>(values);
 #pragma GCC unroll 16

@@ -400,11 +400,11 @@ struct Driver {
         for (int64_t d = 0; d < problem.depth; d += piece) {
           const Depth depth{d, min(d + piece, problem.depth)};
           transform_weights(channels, depth, taps, weights, weight_plane(channels, depth.size()));
-          LinePrefetch next{};
+          LinePrefetch next{};  // a whole depth would have left the L2 cache before it is needed
           if (depth.end < problem.depth) {
             next = lines_of(channels, {depth.end, min(depth.end + piece, problem.depth)});
-          } else if (task + 1 < end) {
-            next = lines_of(part_of_channels((task + 1) / parts, groups), {0, min(piece, problem.depth)});
+          } else if (tile_blocks == 1 && task + 1 < end) {
+            next = lines_of(part_of_channels(task + 1, groups), {0, piece});
           }
           for (int64_t i = part * tile_blocks / parts; i < (part + 1) * tile_blocks / parts; ++i) {
             const int64_t first = i * all / tile_blocks, last = (i + 1) * all / tile_blocks;
