@@ -15,12 +15,14 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/utils/wrap_outputs.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
 #include <array>
 #include <optional>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "common/autograd.h"
 #include "ops/activation.h"
@@ -71,15 +73,56 @@ bool read(PyObject* object, std::array<int64_t, 2>& pair) {
   return true;
 }
 
+bool is_sequence(PyObject* object) { return PyList_CheckExact(object) || PyTuple_CheckExact(object); }
+
+// A list or tuple of tensors.
+bool read(PyObject* object, std::vector<Tensor>& tensors) {
+  if (!is_sequence(object)) return false;
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(object);
+  tensors.reserve(count);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* const item = PySequence_Fast_GET_ITEM(object, i);
+    if (!is_plain(item)) return false;
+    tensors.push_back(THPVariable_Unpack(item));
+  }
+  return true;
+}
+
+// None, or a tensor.
+bool read(PyObject* object, std::optional<Tensor>& tensor) {
+  if (object == Py_None) return true;
+  if (!is_plain(object)) return false;
+  tensor = THPVariable_Unpack(object);
+  return true;
+}
+
+// One int for all, or a list or tuple with a value for each.
+template <typename Value>
+bool read_each(PyObject* object, std::vector<Value>& values) {
+  const bool for_all = PyLong_CheckExact(object);
+  const auto count = static_cast<Py_ssize_t>(values.size());
+  if (!for_all && !(is_sequence(object) && PySequence_Fast_GET_SIZE(object) == count)) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (!read(for_all ? object : PySequence_Fast_GET_ITEM(object, i), values[i])) return false;
+  }
+  return true;
+}
+
+// The numbers one after the other.
+template <size_t size>
+IntArrayRef flat(const std::vector<std::array<int64_t, size>>& values) {
+  return {values.front().data(), size * values.size()};
+}
+
 // Runs the call without the interpreter's lock.
 template <typename Call>
 PyObject* result_of(Call&& call) {
-  Tensor output;
+  decltype(call()) output;
   {
     const pybind11::gil_scoped_release no_lock;
     output = call();
   }
-  return THPVariable_Wrap(std::move(output));
+  return torch::autograd::utils::wrap(std::move(output));
 }
 
 using Unary = c10::TypedOperatorHandle<Tensor(const Tensor&)>;
@@ -230,22 +273,23 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   END_HANDLE_TH_ERRORS
 }
 
+using Optional = std::optional<Tensor>;
+using Results = std::tuple<Tensor, Tensor, Tensor>;
+using BatchNormTrain = Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                               const Optional&, double, std::string_view);
+using BatchNormUpdate = Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                                const Optional&, const Tensor&, const Tensor&, const Optional&, std::optional<double>,
+                                double, std::string_view);
+
 // input, weight, bias, stride, padding, dilation, groups; running_mean, running_var, weight and bias of the
 // normalisation, training (True), momentum, eps, activation, residual, num_batches_tracked
 PyObject* conv2d_batch_norm(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  using Optional = std::optional<Tensor>;
-  using Results = std::tuple<Tensor, Tensor, Tensor>;
   static const auto convolution =
       find_op<Results(const Tensor&, const Tensor&, const Optional&, IntArrayRef, IntArrayRef, IntArrayRef, int64_t)>(
           "d2lkernels::conv2d_moments");
-  static const auto train =
-      find_op<Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                      const Optional&, double, std::string_view)>("d2lkernels::batch_norm_train");
-  static const auto update =
-      find_op<Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                      const Optional&, const Tensor&, const Tensor&, const Optional&, std::optional<double>, double,
-                      std::string_view)>("d2lkernels::batch_norm_train_update");
+  static const auto train = find_op<BatchNormTrain>("d2lkernels::batch_norm_train");
+  static const auto update = find_op<BatchNormUpdate>("d2lkernels::batch_norm_train_update");
   std::array<int64_t, 2> stride, padding, dilation;
   int64_t groups;
   std::string_view activation;
@@ -290,6 +334,89 @@ PyObject* conv2d_batch_norm(PyObject*, PyObject* const* arguments, Py_ssize_t co
     return std::get<0>(update.call(map, residual, mean, var, norm_weight, norm_bias, *running_mean, *running_var,
                                    batches, momentum, eps, activation));
   });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, running_mean, running_var, weight, bias, training, momentum, eps, activation, residual, num_batches_tracked
+PyObject* normalize(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto infer =
+      find_op<Tensor(const Tensor&, const Optional&, const Tensor&, const Tensor&, const Optional&, const Optional&,
+                     double, std::string_view)>("d2lkernels::batch_norm_infer");
+  static const auto train = find_op<BatchNormTrain>("d2lkernels::batch_norm_train");
+  static const auto update = find_op<BatchNormUpdate>("d2lkernels::batch_norm_train_update");
+  Optional running_mean, running_var, weight, bias, residual, batches;
+  std::string_view activation;
+  if (count != 11 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], running_mean) ||
+      !read(arguments[2], running_var) || !read(arguments[3], weight) || !read(arguments[4], bias) ||
+      !PyBool_Check(arguments[5]) || !(arguments[6] == Py_None || PyFloat_CheckExact(arguments[6])) ||
+      !PyFloat_CheckExact(arguments[7]) || !read(arguments[8], activation) || !read(arguments[9], residual) ||
+      !read(arguments[10], batches)) {
+    Py_RETURN_NONE;
+  }
+  const bool training = arguments[5] == Py_True, is_running = running_mean.has_value();
+  const auto momentum = arguments[6] == Py_None ? std::nullopt : std::optional<double>(PyFloat_AS_DOUBLE(arguments[6]));
+  if (running_var.has_value() != is_running || !(training || is_running) ||
+      (training && !(momentum.has_value() || batches.has_value()))) {
+    Py_RETURN_NONE;
+  }
+  const Tensor& input = THPVariable_Unpack(arguments[0]);
+  const double eps = PyFloat_AS_DOUBLE(arguments[7]);
+  return result_of([&] {
+    if (!training) return infer.call(input, residual, *running_mean, *running_var, weight, bias, eps, activation);
+    const Optional mean, var;  // of the input, unknown
+    if (!is_running) return std::get<0>(train.call(input, residual, mean, var, weight, bias, eps, activation));
+    return std::get<0>(update.call(input, residual, mean, var, weight, bias, *running_mean, *running_var, batches,
+                                   momentum, eps, activation));
+  });
+  END_HANDLE_TH_ERRORS
+}
+
+// inputs, weights, biases or None, stride, padding, dilation and groups (of each, or one int), activation
+PyObject* concat_convolutions(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op = find_op<Tensor(at::TensorList, at::TensorList, at::TensorList, IntArrayRef, IntArrayRef,
+                                        IntArrayRef, IntArrayRef, std::string_view)>("d2lkernels::concat_convolutions");
+  std::vector<Tensor> inputs, weights, biases;
+  std::string_view activation;
+  if (count != 8 || !is_plain_context() || !read(arguments[0], inputs) || !read(arguments[1], weights) ||
+      !(arguments[2] == Py_None || read(arguments[2], biases)) || !read(arguments[7], activation)) {
+    Py_RETURN_NONE;
+  }
+  const size_t convolutions = inputs.size();
+  if (convolutions == 0 || weights.size() != convolutions ||
+      (arguments[2] != Py_None && biases.size() != convolutions)) {
+    Py_RETURN_NONE;
+  }
+  std::vector<std::array<int64_t, 2>> stride(convolutions), padding(convolutions), dilation(convolutions);
+  std::vector<int64_t> groups(convolutions);
+  if (!read_each(arguments[3], stride) || !read_each(arguments[4], padding) || !read_each(arguments[5], dilation) ||
+      !read_each(arguments[6], groups)) {
+    Py_RETURN_NONE;
+  }
+  std::vector<std::array<int64_t, 4>> pads;
+  for (const auto& [vertical, horizontal] : padding) pads.push_back({vertical, vertical, horizontal, horizontal});
+  return result_of(
+      [&] { return op.call(inputs, weights, biases, flat(stride), flat(pads), flat(dilation), groups, activation); });
+  END_HANDLE_TH_ERRORS
+}
+
+// input, parameters, statistics, eps; a tuple of three tensors
+PyObject* dense_block(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static const auto op =
+      find_op<Results(const Tensor&, at::TensorList, at::TensorList, double)>("d2lkernels::dense_block");
+  std::vector<Tensor> parameters, statistics;
+  if (count != 4 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], parameters) ||
+      !read(arguments[2], statistics) || !PyFloat_CheckExact(arguments[3])) {
+    Py_RETURN_NONE;
+  }
+  const Tensor& input = THPVariable_Unpack(arguments[0]);
+  if (!(input.is_cpu() || input.is_cuda()) || at::autocast::is_autocast_enabled(input.device().type())) {
+    Py_RETURN_NONE;
+  }
+  const double eps = PyFloat_AS_DOUBLE(arguments[3]);
+  return result_of([&] { return op.call(input, parameters, statistics, eps); });
   END_HANDLE_TH_ERRORS
 }
 
@@ -395,6 +522,9 @@ void register_calls(pybind11::module_& module) {
       {"conv2d", as_function(conv2d), METH_FASTCALL, nullptr},
       {"conv2d_fused", as_function(conv2d_fused), METH_FASTCALL, nullptr},
       {"conv2d_batch_norm", as_function(conv2d_batch_norm), METH_FASTCALL, nullptr},
+      {"normalize", as_function(normalize), METH_FASTCALL, nullptr},
+      {"concat_convolutions", as_function(concat_convolutions), METH_FASTCALL, nullptr},
+      {"dense_block", as_function(dense_block), METH_FASTCALL, nullptr},
       {"linear", as_function(linear), METH_FASTCALL, nullptr},
       {"max_pool2d", as_function(max_pool2d), METH_FASTCALL, nullptr},
       {"avg_pool2d", as_function(avg_pool2d), METH_FASTCALL, nullptr},

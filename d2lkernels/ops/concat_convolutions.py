@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import needs_python_autograd
 from ._arguments import check_tensor, pair
 from .concat import concat
@@ -65,6 +67,10 @@ def concat_convolutions(
         >>> concat_convolutions([input, input], [one, three], padding=[0, 1]).shape
         torch.Size([2, 9, 8, 8])
     """
+    if not is_dynamo_compiling():
+        output = _C.concat_convolutions(inputs, weights, biases, stride, padding, dilation, groups, activation)
+        if output is not None:
+            return output
     _check_tensors("inputs", inputs)
     _check_tensors("weights", weights)
     if biases is not None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import needs_python_autograd
 from ._arguments import check_tensor
 from .activation import relu
@@ -64,6 +66,10 @@ def dense_block(
     Source: Huang et al., *Densely Connected Convolutional Networks*, 2016; Pleiss et al., *Memory-Efficient
     Implementation of DenseNets*, 2017.
     """
+    if not is_dynamo_compiling():
+        results = _C.dense_block(input, parameters, statistics, eps)
+        if results is not None:
+            return results
     check_tensor("dense_block", "input", input)
     for name, tensors in (("parameters", parameters), ("statistics", statistics)):
         for i, tensor in enumerate(tensors):

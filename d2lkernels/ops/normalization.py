@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
+from .. import _C
 from .._autodiff import has_nested_forward_mode, needs_python_autograd
 from ._arguments import check_tensor
 
@@ -228,6 +230,11 @@ def normalize(
     In training, ``num_batches_tracked`` is counted up; with momentum None it weighs all batches alike. ``known`` are
     the mean and the variance of ``input`` where they are known before (only in training, not under transforms).
     """
+    if known is None and not is_dynamo_compiling():
+        normalization = (running_mean, running_var, weight, bias, training, momentum, eps, activation)
+        output = _C.normalize(input, *normalization, residual, num_batches_tracked)
+        if output is not None:
+            return output
     op = ("batch_norm" if residual is None else "batch_norm_add") + ("" if activation == "none" else f"_{activation}")
     check_tensor(op, "input", input)
     for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
