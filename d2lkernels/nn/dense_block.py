@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules import module as _module
 
 from .. import ops
-from .modules import BatchNorm2d, Conv2d
+from .fusion import RELUS, has_global_hooks, has_hooks
+from .modules import BatchNorm2d, Conv2d, buffer, parameter
+from .sequential import Sequential
 
 __all__ = ["DenseBlock"]
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORWARDS = (torch.nn.Sequential.forward, Sequential.forward)  # that run the layers in order
 
 
 class DenseBlock(torch.nn.Module):
@@ -57,15 +58,9 @@ def dense_block_forward(blocks: Iterable[torch.nn.Module], input: Tensor) -> Ten
         for block in blocks:
             input = torch.cat([input, block(input)], dim=1)
         return input
-    norms, convolutions = layers
-    parameters: list[Tensor] = []
-    statistics: list[Tensor] = []
-    training = norms[0].training
-    for norm, convolution in zip(norms, convolutions, strict=True):
-        parameters += [norm.weight, norm.bias, convolution.weight, convolution.bias]
-        if not training:
-            statistics += [norm.running_mean, norm.running_var]
-    output, mean, var = ops.dense_block(input, parameters, statistics, norms[0].eps)
+    norms, parameters, statistics = layers
+    training, eps = norms[0].training, norms[0].eps
+    output, mean, var = ops.dense_block(input, parameters, [] if training else statistics, eps)
     if training:
         for norm in norms:
             _track(norm, mean, var, input.numel() // input.shape[1])
@@ -75,67 +70,61 @@ def dense_block_forward(blocks: Iterable[torch.nn.Module], input: Tensor) -> Ten
 def _track(norm: Any, mean: Tensor, var: Tensor, values: int) -> None:
     """Moves the running statistics as the layer itself would."""
     channels, momentum = norm.num_features, norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
+    batches, running_mean, running_var = (
+        buffer(norm, name) for name in ("num_batches_tracked", "running_mean", "running_var")
+    )
+    if batches is not None:
+        batches.add_(1)
         if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    if values == 0 or norm.running_mean is None or norm.running_var is None:
+            momentum = 1.0 / float(batches)
+    if values == 0 or running_mean is None or running_var is None:
         return
     momentum = 0.0 if momentum is None else momentum
-    norm.running_mean.mul_(1 - momentum).add_(mean[:channels], alpha=momentum)
-    norm.running_var.mul_(1 - momentum).add_(var[:channels], alpha=momentum * values / (values - 1))
+    running_mean.mul_(1 - momentum).add_(mean[:channels], alpha=momentum)
+    running_var.mul_(1 - momentum).add_(var[:channels], alpha=momentum * values / (values - 1))
 
 
-def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list, list] | None:
-    """The normalisations and convolutions, if :func:`d2lkernels.ops.dense_block` does what the blocks do."""
+def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list[Any], list[Tensor], list[Tensor]] | None:
+    """The normalisations of all blocks, and what :func:`d2lkernels.ops.dense_block` takes: the parameters and the
+    statistics. None if it does not do what the blocks do."""
     if (
         input.dim() != 4
         or input.device.type not in ("cpu", "cuda")
         or input.dtype not in (torch.float32, torch.float64)
         or torch.is_autocast_enabled(input.device.type)
-        or _module._has_any_global_hook()
+        or has_global_hooks()
     ):
         return None
     norms: list[Any] = []
-    convolutions: list[Any] = []
+    parameters: list[Tensor] = []
+    statistics: list[Tensor] = []
     for block in blocks:
-        if (
-            not isinstance(block, torch.nn.Sequential)
-            or not _is_plain(block)
-            or type(block).forward not in _sequential_forwards()
-            or len(block) != 3
-        ):
+        pair = _norm_and_convolution(block)
+        if pair is None:
             return None
-        norm, relu, convolution = block
-        if (
-            type(norm) is not BatchNorm2d
-            or not isinstance(relu, torch.nn.ReLU)
-            or type(relu).__module__.split(".")[0] not in ("torch", "d2lkernels")
-            or type(convolution) is not Conv2d
-            or not all(_is_plain(layer) for layer in block)
-            or not _serves(norm, convolution, input)
-        ):
-            return None
+        norm, _ = pair
         norms.append(norm)
-        convolutions.append(convolution)
+        parameters += [parameter(layer, name) for layer in pair for name in ("weight", "bias")]
+        statistics += [buffer(norm, "running_mean"), buffer(norm, "running_var")]
     same = {(norm.training, norm.eps) for norm in norms}
-    return (norms, convolutions) if len(same) == 1 else None
+    return (norms, parameters, statistics) if len(same) == 1 and _match(input, parameters + statistics) else None
 
 
-def _sequential_forwards() -> tuple:
-    from .. import nn
-
-    return torch.nn.Sequential.forward, nn.Sequential.forward
-
-
-def _is_plain(layer: torch.nn.Module) -> bool:
-    return "forward" not in layer.__dict__ and not any(getattr(layer, name) for name in _HOOKS)
-
-
-def _serves(norm: Any, convolution: Any, input: Tensor) -> bool:
-    given = (norm.weight, norm.bias, norm.running_mean, norm.running_var, convolution.weight, convolution.bias)
-    return (
-        all(one is not None and one.dtype == input.dtype and one.device == input.device for one in given)
+def _norm_and_convolution(block: torch.nn.Module) -> tuple[Any, Any] | None:
+    """Those of a block, if it is a Sequential of these and a ReLU between them, and does nothing else."""
+    if (
+        not isinstance(block, torch.nn.Sequential)
+        or type(block).forward not in _FORWARDS
+        or has_hooks(block)
+        or len(block) != 3
+    ):
+        return None
+    norm, relu, convolution = block
+    serves = (
+        type(norm) is BatchNorm2d
+        and type(relu) in RELUS
+        and type(convolution) is Conv2d
+        and not (has_hooks(norm) or has_hooks(relu) or has_hooks(convolution))
         and norm.track_running_stats
         and convolution.kernel_size == (3, 3)
         and convolution.stride == (1, 1)
@@ -144,3 +133,9 @@ def _serves(norm: Any, convolution: Any, input: Tensor) -> bool:
         and convolution.groups == 1
         and convolution.padding_mode == "zeros"
     )
+    return (norm, convolution) if serves else None
+
+
+def _match(input: Tensor, tensors: list[Tensor]) -> bool:
+    dtype, device = input.dtype, input.device
+    return all(one is not None and one.dtype == dtype and one.device == device for one in tensors)

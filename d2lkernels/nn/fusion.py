@@ -11,7 +11,7 @@ hooks, for a hook has to see what goes in and comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,19 @@ from torch.nn.modules import module as _torch_module
 from .. import config, ops
 from .._autodiff import needs_python_autograd
 from . import activations
-from .modules import AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, Linear, MaxPool2d, _batch_norm, _conv2d_batch_norm
+from .modules import (
+    AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Linear,
+    MaxPool2d,
+    _batch_norm,
+    _conv2d_batch_norm,
+    _convolution,
+    buffer,
+    parameter,
+)
 
 _ACTIVATIONS = {
     torch.nn.ReLU: "relu",
@@ -32,10 +44,12 @@ _ACTIVATIONS = {
     activations.Sigmoid: "sigmoid",
     activations.Tanh: "tanh",
 }
+RELUS = (torch.nn.ReLU, activations.ReLU)
 _MAX_POOLS = (torch.nn.MaxPool2d, MaxPool2d)
-_AVG_POOLS = (torch.nn.AvgPool2d, AvgPool2d)
+_POOLS = (*_MAX_POOLS, torch.nn.AvgPool2d, AvgPool2d)
 _NORMS = (BatchNorm1d, BatchNorm2d)
-_FUSIBLE = (Conv2d, Linear, *_NORMS, *_ACTIVATIONS, *_MAX_POOLS, *_AVG_POOLS)
+_FIRST = (Conv2d, Linear, *_NORMS)
+_FUSIBLE = (*_FIRST, *_ACTIVATIONS, *_POOLS)
 
 
 def has_global_hooks() -> bool:
@@ -49,12 +63,13 @@ def has_global_hooks() -> bool:
 
 def has_hooks(module: Module) -> bool:
     """Whether calling it does more than its class says."""
+    own = module.__dict__  # the attributes themselves are slower to find, and this is asked for each layer of each call
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
     )
 
 
@@ -63,7 +78,7 @@ class Group:
 
     def __init__(self, activation: Module | None, *layers: Module | None):
         self.kind = "none" if activation is None else _ACTIVATIONS[type(activation)]
-        self.modules = tuple(one for one in layers if one is not None)
+        self.modules = tuple([one for one in layers if one is not None])
 
     def __call__(self, input: Tensor) -> Tensor:
         raise NotImplementedError
@@ -85,8 +100,8 @@ class FusedConvolution(Group):
         super().__init__(activation, convolution, normalization, activation, pool)
         self.convolution, self.normalization, self.pool = convolution, normalization, pool
         # What runs in front of the pool where nothing is folded.
-        self.normalized = None
-        if normalization is not None:
+        self.normalized: Any = None
+        if normalization is not None and pool is not None:
             self.normalized = NormalizedConvolution(convolution, normalization, activation)
 
     def __call__(self, input: Tensor) -> Tensor:
@@ -98,14 +113,12 @@ class FusedConvolution(Group):
             for module in self.modules:
                 input = module(input)
             return input
-        weight, bias = conv.weight, conv.bias
+        weight, bias, stride, padding, dilation, groups = _convolution(conv)
         if norm is not None:
             if not _folds(conv, norm, input):
-                assert self.normalized is not None
-                input = self.normalized(input)
-                return input if pool is None else pool(input)
+                return _normalized(conv, norm, input, self.kind) if pool is None else pool(self.normalized(input))
             weight, bias = folded(weight, bias, norm)
-        arguments = (input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, self.kind)
+        arguments = (input, weight, bias, stride, padding, dilation, groups, self.kind)
         if pool is None:
             return ops.conv2d_activation(*arguments)
         window = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
@@ -115,30 +128,36 @@ class FusedConvolution(Group):
 
 
 class NormalizedConvolution(Group):
-    """A convolution with zero padding, and with batch normalisation and perhaps an activation behind it, none of it
-    folded: two ops."""
+    """What of a convolution's group runs in front of the pool, where nothing is folded."""
 
     def __init__(self, convolution: Any, normalization: Any, activation: Module | None):
         super().__init__(activation, convolution, normalization, activation)
         self.convolution, self.normalization = convolution, normalization
-        self.behind = normalization if activation is None else FusedNormalization(normalization, activation)
 
     def __call__(self, input: Tensor) -> Tensor:
-        if _gathers_statistics(self.normalization, input):
-            return _conv2d_batch_norm(self.convolution, self.normalization, input, self.kind)
-        output: Tensor = self.behind(self.convolution(input))
-        return output
+        return _normalized(self.convolution, self.normalization, input, self.kind)
+
+
+def _normalized(convolution: Any, normalization: Any, input: Tensor, activation: str) -> Tensor:
+    """A convolution with zero padding, and the batch normalisation and the activation behind it, none of it folded: two
+    ops."""
+    if _gathers_statistics(normalization, input):
+        return _conv2d_batch_norm(convolution, normalization, input, activation)
+    return _batch_norm(normalization, ops.conv2d(input, *_convolution(convolution)), activation)
 
 
 def _gathers_statistics(normalization: Any, input: Tensor) -> bool:
     """Whether a convolution is to gather the statistics that the normalisation behind it needs."""
-    uses_running = normalization.running_mean is not None and normalization.running_var is not None
-    if input.dim() != 4 or (uses_running and not normalization.training):
+    if input.dim() != 4 or (not normalization.training and _has_statistics(normalization)):
         return False
     if input.device.type != "cpu" or config.emulates_cuda():
         return True
     # 16-bit maps are computed in float32, rounded, and read again.
     return input.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+
+
+def _has_statistics(normalization: Any) -> bool:
+    return buffer(normalization, "running_mean") is not None and buffer(normalization, "running_var") is not None
 
 
 def _result_size(convolution: Any, input: Tensor) -> tuple[int, ...]:
@@ -172,10 +191,11 @@ def _folds(conv: Any, norm: Any, input: Tensor) -> bool:
     pixels = images * height * width // (conv.stride[0] * conv.stride[1])
     if pixels * conv.out_channels < weights + _FOLDING_COST:
         return False
-    mean, var, weight = norm.running_mean, norm.running_var, conv.weight
-    if mean is None or var is None:
+    if not _has_statistics(norm):
         return False
-    vectors = [one for one in (conv.bias, mean, var, norm.weight, norm.bias) if one is not None]
+    weight = parameter(conv, "weight")
+    learned = (parameter(conv, "bias"), parameter(norm, "weight"), parameter(norm, "bias"))
+    vectors = [buffer(norm, "running_mean"), buffer(norm, "running_var"), *(one for one in learned if one is not None)]
     tensors = (input, weight, *vectors)
     if torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
         return False
@@ -191,12 +211,12 @@ def _folds(conv: Any, norm: Any, input: Tensor) -> bool:
 
 def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that does what one of these and the normalisation behind it do in inference."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    mean = norm.running_mean
+    mean, norm_weight, norm_bias = buffer(norm, "running_mean"), parameter(norm, "weight"), parameter(norm, "bias")
+    scale = torch.rsqrt(buffer(norm, "running_var") + norm.eps)
+    if norm_weight is not None:
+        scale = scale * norm_weight
     shift = (-mean if bias is None else bias - mean) * scale
-    return weight * scale.view(-1, 1, 1, 1), shift if norm.bias is None else shift + norm.bias
+    return weight * scale.view(-1, 1, 1, 1), shift if norm_bias is None else shift + norm_bias
 
 
 class FusedLinear(Group):
@@ -207,7 +227,8 @@ class FusedLinear(Group):
         self.linear = linear
 
     def __call__(self, input: Tensor) -> Tensor:
-        return ops.linear_activation(input, self.linear.weight, self.linear.bias, self.kind)
+        weight, bias = parameter(self.linear, "weight"), parameter(self.linear, "bias")
+        return ops.linear_activation(input, weight, bias, self.kind)
 
 
 def may_join(step: Any) -> bool:
@@ -221,13 +242,14 @@ def may_join(step: Any) -> bool:
 def concat_convolutions(last: Sequence[FusedConvolution], inputs: Sequence[Tensor]) -> Tensor:
     """The results of these steps, of one activation, for an input of each, joined by channel."""
     layers: list[Any] = [step.convolution for step in last]
+    weights, given, stride, padding, dilation, groups = zip(*map(_convolution, layers), strict=True)
     biases = None
-    if any(layer.bias is not None for layer in layers):  # the op takes one of each or none: zeros stand for the missing
-        biases = [layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias for layer in layers]
-    names = ("stride", "padding", "dilation", "groups")
-    numbers: dict[str, Any] = {name: [getattr(layer, name) for layer in layers] for name in names}
-    weights = [layer.weight for layer in layers]
-    return ops.concat_convolutions(inputs, weights, biases, **numbers, activation=last[0].kind)
+    if any(bias is not None for bias in given):  # the op takes one of each or none: zeros stand for the missing
+        biases = [
+            weight.new_zeros(weight.shape[0]) if bias is None else bias
+            for weight, bias in zip(weights, given, strict=True)
+        ]
+    return ops.concat_convolutions(inputs, weights, biases, stride, padding, dilation, groups, last[0].kind)
 
 
 class FusedNormalization(Group):
@@ -247,20 +269,7 @@ def _is_plain_pool(pool: Any) -> bool:
     return pool.divisor_override is None
 
 
-def flattened(children: Sequence[tuple[str, Module]], nested: tuple[type, ...]) -> list[tuple[str, Module]]:
-    """The children without identities; in place of a Sequential (of one of these very types and without hooks), its
-    own."""
-    flat = []
-    for name, module in children:
-        if type(module) in nested and not has_hooks(module):
-            inner = [(f"{name}.{key}", one) for key, one in module._modules.items() if one is not None]
-            flat.extend(flattened(inner, nested))
-        elif not _is_nothing(module):
-            flat.append((name, module))
-    return flat
-
-
-def _is_nothing(module: Module) -> bool:
+def is_nothing(module: Module) -> bool:
     return type(module) is torch.nn.Identity and not has_hooks(module)
 
 
@@ -277,23 +286,23 @@ def plan(layers: Sequence[Module]) -> list[Callable[[Tensor], Tensor]]:
 
 def _group_at(layers: Sequence[Module], place: int) -> Group | None:
     first = layers[place]
-    if type(first) not in (Conv2d, Linear, *_NORMS) or has_hooks(first):
+    if type(first) not in _FIRST or has_hooks(first):
         return None
     following = place + 1
     norm = _at(layers, following, (BatchNorm2d,)) if type(first) is Conv2d else None
     following += norm is not None
-    activation = _at(layers, following, tuple(_ACTIVATIONS))
+    activation = _at(layers, following, _ACTIVATIONS)
     if type(first) is not Conv2d:
         kind = FusedLinear if type(first) is Linear else FusedNormalization
         return None if activation is None else kind(first, activation)
-    pool = _at(layers, following + (activation is not None), _MAX_POOLS + _AVG_POOLS)
+    pool = _at(layers, following + (activation is not None), _POOLS)
     if pool is not None and not _is_plain_pool(pool):
         pool = None
     behind = (norm, activation, pool)
     return None if behind == (None, None, None) else FusedConvolution(first, *behind)
 
 
-def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module | None:
+def _at(layers: Sequence[Module], place: int, kinds: Container[type]) -> Module | None:
     """The layer there, if it is of one of these very types and has no hooks."""
     layer = layers[place] if place < len(layers) else None
     return layer if layer is not None and type(layer) in kinds and not has_hooks(layer) else None
@@ -301,7 +310,7 @@ def _at(layers: Sequence[Module], place: int, kinds: tuple[type, ...]) -> Module
 
 def run(layers: Sequence[Module], input: Tensor) -> Tensor:
     """The layers one after the other, neighbours fused as in a Sequential: for modules with a forward of their own."""
-    for step in layers if has_global_hooks() else plan([one for one in layers if not _is_nothing(one)]):
+    for step in layers if has_global_hooks() else plan([one for one in layers if not is_nothing(one)]):
         input = step(input)
     return input
 
@@ -311,16 +320,16 @@ def residual_tail(convolution: Any, normalization: Any, relu: Module, input: Ten
     one pass where the layers are ours and nothing (a hook, a subclass, maps that do not match) stands between, or in
     two. In training the convolution gathers the statistics. In inference, to fold the normalisation into it would not
     save a pass."""
-    fuses = type(relu) in (torch.nn.ReLU, activations.ReLU) and not has_hooks(relu) and not has_global_hooks()
+    fuses = type(relu) in RELUS and not has_hooks(relu) and not has_global_hooks()
     fuses_norm = fuses and type(normalization) in _NORMS and not has_hooks(normalization)
     if (
         fuses_norm
+        and _gathers_statistics(normalization, input)
         and type(convolution) is Conv2d
         and not has_hooks(convolution)
         and convolution.padding_mode == "zeros"
         and residual.device == input.device
         and residual.dtype == _result_dtype(input)
-        and _gathers_statistics(normalization, input)
         and residual.shape == _result_size(convolution, input)
     ):
         return _conv2d_batch_norm(convolution, normalization, input, "relu", residual)
@@ -343,7 +352,7 @@ def why_alone(module: Module) -> str | None:
         return "a subclass with code of its own" if isinstance(module, _FUSIBLE) else None
     if has_hooks(module):
         return "it has hooks or a forward of its own"
-    if type(module) in _MAX_POOLS + _AVG_POOLS and not _is_plain_pool(module):
+    if type(module) in _POOLS and not _is_plain_pool(module):
         return "the fused op has no dilation, return_indices or divisor_override"
     return "no neighbour to fuse with"
 

@@ -129,6 +129,18 @@ class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
         return ops.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
+def parameter(layer: torch.nn.Module, name: str) -> Any:
+    """``getattr(layer, name)``, but looked for first where a layer keeps its parameters: torch looks there last."""
+    parameters = layer._parameters
+    return parameters[name] if name in parameters else getattr(layer, name)
+
+
+def buffer(layer: torch.nn.Module, name: str) -> Any:
+    """The same for a buffer."""
+    buffers = layer._buffers
+    return buffers[name] if name in buffers else getattr(layer, name)
+
+
 def _batch_norm(
     layer: torch.nn.modules.batchnorm._BatchNorm,
     input: Tensor,
@@ -148,9 +160,13 @@ def _conv2d_batch_norm(
     residual: Tensor | None = None,
 ) -> Tensor:
     """The same with the convolution in front of it, without padding of another mode than zeros."""
-    one = convolution
-    arguments = (input, one.weight, one.bias, one.stride, one.padding, one.dilation, one.groups)
-    return convolve_and_normalize(arguments, _normalization(layer, activation, residual))
+    return convolve_and_normalize((input, *_convolution(convolution)), _normalization(layer, activation, residual))
+
+
+def _convolution(layer: torch.nn.Conv2d) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """The arguments of :func:`d2lkernels.ops.conv2d` behind the input."""
+    weight, bias = parameter(layer, "weight"), parameter(layer, "bias")
+    return weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
 
 
 def _normalization(
@@ -158,19 +174,20 @@ def _normalization(
 ) -> tuple[Any, ...]:
     """The arguments of :func:`normalize` behind the input."""
     training, tracks = layer.training, layer.training and layer.track_running_stats
-    # In training, statistics that are not tracked are left alone.
-    mean, var = (layer.running_mean, layer.running_var) if tracks or not training else (None, None)
+    mean = var = None
+    if tracks or not training:  # in training, statistics that are not tracked are left alone
+        mean, var = buffer(layer, "running_mean"), buffer(layer, "running_var")
     return (
         mean,
         var,
-        layer.weight,
-        layer.bias,
+        parameter(layer, "weight"),
+        parameter(layer, "bias"),
         training or (mean is None and var is None),
         layer.momentum if mean is not None else 0.0,
         layer.eps,
         activation,
         residual,
-        layer.num_batches_tracked if tracks else None,
+        buffer(layer, "num_batches_tracked") if tracks else None,
     )
 
 

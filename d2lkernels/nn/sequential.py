@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
@@ -50,50 +51,83 @@ class Sequential(torch.nn.Sequential):
         return input
 
     def _layers(self) -> list[tuple[str, Module]]:
-        children = [(name, module) for name, module in self._modules.items() if module is not None]
-        return fusion.flattened(children, (Sequential, torch.nn.Sequential))
+        """Those that run, with their names: without identities, and in place of a nested Sequential its own."""
+        return [(name, one) for name, one in _inside(self) if not (_is_nested(one) or fusion.is_nothing(one))]
 
-    def _steps(self) -> Any:
-        layers = [module for _, module in self._layers()]
+    def _steps(self) -> list[Callable[[Tensor], Tensor]]:
         if torch.compiler.is_compiling():
-            return fusion.plan(layers)
-        signature = [(module, type(module), fusion.has_hooks(module)) for module in layers]
-        known = self.__dict__.get("_plan")
-        if known is None or known[0] != signature:
-            known = (signature, fusion.plan(layers))
-            self.__dict__["_plan"] = known
-        return known[1]
+            return fusion.plan([module for _, module in self._layers()])
+        plan: _Plan | None = self.__dict__.get("_plan")
+        if plan is None or not plan.holds():
+            plan = self.__dict__["_plan"] = _Plan(self)
+        return plan.steps
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the plan: a copy makes its own."""
         return {key: value for key, value in self.__dict__.items() if key != "_plan"}
 
 
+_NESTED = (Sequential, torch.nn.Sequential)
+
+
+def _is_nested(module: Module) -> bool:
+    """Whether its children run as if they stood in its place."""
+    return type(module) in _NESTED and not fusion.has_hooks(module)
+
+
+def _inside(container: Module) -> Iterator[tuple[str, Module]]:
+    """The children, each nested Sequential before its own, with their names."""
+    for name, module in container._modules.items():
+        if module is None:
+            continue
+        yield name, module
+        if _is_nested(module):
+            yield from ((f"{name}.{key}", one) for key, one in _inside(module))
+
+
+class _Plan:
+    """The steps of a Sequential, and all that they follow from."""
+
+    def __init__(self, sequential: Sequential):
+        inside = [module for _, module in _inside(sequential)]
+        self.steps = fusion.plan([module for _, module in sequential._layers()])
+        self._children = [(one, list(one._modules.values())) for one in (sequential, *filter(_is_nested, inside))]
+        self._kinds = [(module, type(module), fusion.has_hooks(module)) for module in inside]
+
+    def holds(self) -> bool:
+        """Whether everything is still as it was."""
+        for container, children in self._children:
+            if list(container._modules.values()) != children:
+                return False
+        for module, kind, has_hooks in self._kinds:
+            if type(module) is not kind or fusion.has_hooks(module) is not has_hooks:
+                return False
+        return True
+
+
 def concat_paths(paths: SequenceOf[Module], input: Tensor) -> Tensor:
     """``torch.cat([path(input) for path in paths], 1)``. Where each path is a Sequential of ours that ends with a
     convolution and the same activation, and nothing (a hook, a subclass, a parametrisation) stands between, these last
     ones store side by side into one map: see :func:`d2lkernels.ops.concat_convolutions`."""
-    halves = [] if fusion.has_global_hooks() else [_without_last_convolution(path) for path in paths]
-    split = [one for one in halves if one is not None]
-    if len(split) != len(paths) or len({convolution.kind for _, convolution in split}) != 1:
+    plans = [] if fusion.has_global_hooks() else [_steps_to_convolution(path) for path in paths]
+    last: list[Any] = [steps[-1] for steps in plans if steps]
+    if len(last) != len(paths) or len({convolution.kind for convolution in last}) != 1:
         return torch.cat([path(input) for path in paths], dim=1)
-    inputs: list[Tensor] = []
-    last: list[fusion.FusedConvolution] = []
-    for steps, convolution in split:
+    inputs = []
+    for steps in plans:
         map = input
-        for step in steps:
+        for step in steps[:-1]:
             map = step(map)
         inputs.append(map)
-        last.append(convolution)
     return fusion.concat_convolutions(last, inputs)
 
 
-def _without_last_convolution(path: Module) -> tuple[list, fusion.FusedConvolution] | None:
-    """All steps but the last, and that, if it is a convolution with an activation alone."""
+def _steps_to_convolution(path: Module) -> list[Callable[[Tensor], Tensor]]:
+    """The steps of a path, if the last one is a convolution with an activation alone; none of another path."""
     if type(path) is not Sequential or fusion.has_hooks(path):
-        return None
+        return []
     steps = path._steps()
-    return (steps[:-1], steps[-1]) if steps and fusion.may_join(steps[-1]) else None
+    return steps if steps and fusion.may_join(steps[-1]) else []
 
 
 @dataclasses.dataclass(frozen=True)
