@@ -9,7 +9,7 @@ import torch
 from cases import not_about_kernels
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2lkernels import models, nn, ops
+from d2lkernels import _C, models, nn, ops
 
 pytestmark = not_about_kernels
 
@@ -170,6 +170,28 @@ def test_less_is_kept():
     separate = copy.deepcopy(block)
     separate.p1.register_forward_hook(lambda *_: None)
     assert kept(block) <= kept(separate)
+
+
+NUMBERS = {
+    "one_for_all": {"stride": 2, "padding": 1, "dilation": 1, "groups": 1},
+    "of_each": {"stride": [2, (2, 2)], "padding": ((1, 1), 1), "groups": [1, 1]},
+    "height_and_width": {"stride": [(1, 2), (1, 2)], "padding": [(2, 0), (2, 0)], "dilation": ((2, 1), (2, 1))},
+    "names": {"padding": ["same", 1]},
+    "lists": {"stride": [[1, 1], [1, 1]]},
+}
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_short_and_general_way(monkeypatch, numbers, biases):
+    inputs, weights = (
+        [torch.randn(2, 3, 9, 8), torch.randn(2, 5, 9, 8)],
+        (torch.randn(4, 3, 3, 3), torch.randn(6, 5, 3, 3)),
+    )
+    arguments = (inputs, weights, [torch.randn(4), torch.randn(6)] if biases else None)
+    output = ops.concat_convolutions(*arguments, **NUMBERS[numbers], activation="tanh")
+    monkeypatch.setattr(_C, "concat_convolutions", lambda *_: None)
+    assert torch.equal(output, ops.concat_convolutions(*arguments, **NUMBERS[numbers], activation="tanh"))
 
 
 def test_model_uses_it():

@@ -8,8 +8,14 @@ from cases import DEVICES, not_about_kernels
 from specs import SPECS
 from specs.convolution import MIXED_DEVICES
 
-from d2lkernels import config, nn, ops
+from d2lkernels import _C, config, nn, ops
 
+# The short way to ops, see csrc/calls.cpp.
+SHORT = (
+    *("relu", "sigmoid", "tanh", "softmax", "log_softmax", "cross_entropy", "mse_loss"),
+    *("conv2d", "conv2d_fused", "conv2d_batch_norm", "normalize", "concat_convolutions", "dense_block"),
+    *("linear", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+)
 ERRORS = [(spec.function, error, f"{spec.name}-{error.name}") for spec in SPECS for error in spec.errors]
 MIXED = [(ops.conv2d, error, f"conv2d-{error.name}") for error in MIXED_DEVICES]
 
@@ -35,6 +41,14 @@ def test_error(device, function, error):
     raised = _raised(function, error.make(device.type), error)
     assert type(raised) is error.exception
     assert str(raised) == error.message
+
+
+@not_about_kernels
+@_parameters(ERRORS)
+def test_error_of_the_general_way(monkeypatch, function, error):
+    for name in SHORT:
+        monkeypatch.setattr(_C, name, lambda *_: None)
+    assert str(_raised(function, error.make("cpu"), error)) == error.message
 
 
 @not_about_kernels

@@ -83,6 +83,85 @@ def test_what_must_stay_alone(disturb, groups):
         assert calls == [1]
 
 
+def _even_net() -> torch.nn.Module:
+    """Whose layers may stand in any order."""
+    torch.manual_seed(0)
+    conv = lambda: nn.Conv2d(4, 4, 3, padding=1)  # noqa: E731
+    inner = nn.Sequential(conv(), nn.Sigmoid(), torch.nn.Identity())
+    return nn.Sequential(conv(), nn.Tanh(), nn.Sequential(conv(), nn.ReLU(), inner), conv(), nn.ReLU())
+
+
+def _double(module, given, output):
+    return 2 * output
+
+
+CHANGES = {
+    "replaced": lambda net: net[2][2].__setitem__(1, nn.Tanh()),
+    "replaced_container": lambda net: net[2].__setitem__(2, nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Tanh())),
+    "inserted": lambda net: net[2].insert(1, nn.BatchNorm2d(4)),
+    "appended": lambda net: net[2][2].append(nn.MaxPool2d(2)),
+    "removed": lambda net: net[2].__delitem__(1),
+    "none_instead": lambda net: net[2]._modules.__setitem__("1", None),
+    "reordered": lambda net: net[2]._modules.update({"0": net[2][1], "1": net[2][0]}),
+    "other_class": lambda net: setattr(net[2][1], "__class__", torch.nn.Tanh),
+    "own_forward": lambda net: setattr(net[2][1], "forward", torch.zeros_like),
+    "own_forward_of_container": lambda net: setattr(net[2][2], "forward", torch.zeros_like),
+    "hook": lambda net: net[2][0].register_forward_hook(_double),
+    "hook_of_container": lambda net: net[2].register_forward_hook(_double),
+    "hook_of_identity": lambda net: net[2][2][2].register_forward_hook(_double),
+    "weight_no_parameter": lambda net: _make_plain(net[2][0], "weight"),
+    "bias_no_parameter": lambda net: _make_plain(net[3], "bias"),
+}
+
+
+def _make_plain(layer, name):
+    value = getattr(layer, name).detach()
+    delattr(layer, name)
+    setattr(layer, name, 2 * value)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_after_a_call_is_noticed(change):
+    model, input = _even_net().eval(), torch.randn(2, 4, 6, 6)
+    before = model(input)
+    CHANGES[change](model)
+    after = model(input)
+    assert before.shape != after.shape or not torch.equal(before, after)
+    torch.testing.assert_close(after, torch.nn.Sequential.forward(copy.deepcopy(model), input))
+
+
+def test_layers_are_fused_again_when_their_hooks_are_gone():
+    model, input = _even_net(), torch.randn(2, 4, 6, 6)
+    for layer in (model[0], model[2], model[2][2]):
+        handle = layer.register_forward_hook(_double)
+        model(input)
+        handle.remove()
+        with torch.profiler.profile() as profile:
+            model(input)
+        names = [event.name for event in profile.events()]
+        assert names.count("d2lkernels::conv2d_activation") == 4 and "d2lkernels::conv2d" not in names
+
+
+def _with_plain_tensors(model):
+    """In place of parameters and buffers; those that are None stay."""
+    for module in model.modules():
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            delattr(module, name)
+            setattr(module, name, tensor.detach().clone())
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+@pytest.mark.parametrize("name", ["googlenet", "resnet18", "densenet"])
+def test_tensors_in_place_of_parameters_and_buffers(name, training):
+    model, images = d2lkernels.models.build(name).train(training), torch.randn(2, 1, 32, 32)
+    twin = _with_plain_tensors(copy.deepcopy(model))
+    assert not list(twin.parameters()) and not list(twin.buffers())
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(twin(images), model(images))
+
+
 def test_global_hooks_see_every_layer():
     model, seen = _net(), []
     handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
