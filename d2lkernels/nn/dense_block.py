@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .fusion import RELUS, has_global_hooks, has_hooks
+from .fusion import RELUS, alike, has_global_hooks, has_hooks
 from .modules import BatchNorm2d, Conv2d, buffer, parameter
 from .sequential import Sequential
 
@@ -107,7 +107,7 @@ def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list[Any], li
         parameters += [parameter(layer, name) for layer in pair for name in ("weight", "bias")]
         statistics += [buffer(norm, "running_mean"), buffer(norm, "running_var")]
     same = {(norm.training, norm.eps) for norm in norms}
-    return (norms, parameters, statistics) if len(same) == 1 and _match(input, parameters + statistics) else None
+    return (norms, parameters, statistics) if len(same) == 1 and alike(input, parameters + statistics) else None
 
 
 def _norm_and_convolution(block: torch.nn.Module) -> tuple[Any, Any] | None:
@@ -134,8 +134,3 @@ def _norm_and_convolution(block: torch.nn.Module) -> tuple[Any, Any] | None:
         and convolution.padding_mode == "zeros"
     )
     return (norm, convolution) if serves else None
-
-
-def _match(input: Tensor, tensors: list[Tensor]) -> bool:
-    dtype, device = input.dtype, input.device
-    return all(one is not None and one.dtype == dtype and one.device == device for one in tensors)

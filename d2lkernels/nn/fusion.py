@@ -195,18 +195,25 @@ def _folds(conv: Any, norm: Any, input: Tensor) -> bool:
         return False
     weight = parameter(conv, "weight")
     learned = (parameter(conv, "bias"), parameter(norm, "weight"), parameter(norm, "bias"))
-    vectors = [buffer(norm, "running_mean"), buffer(norm, "running_var"), *(one for one in learned if one is not None)]
-    tensors = (input, weight, *vectors)
-    if torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
+    vectors = [buffer(norm, "running_mean"), buffer(norm, "running_var"), *[one for one in learned if one is not None]]
+    tensors = (weight, *vectors)
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (input, *tensors)):
         return False
+    size = weight.shape[:1]
     # 16-bit weights would be rounded twice.
     return not (
         needs_python_autograd()
         or torch.is_autocast_enabled(input.device.type)
         or input.dtype not in (torch.float32, torch.float64)
-        or any(one.dtype != input.dtype or one.device != input.device for one in tensors)
-        or any(one.shape != weight.shape[:1] for one in vectors)
+        or not alike(input, tensors)
+        or any([one.shape != size for one in vectors])
     )
+
+
+def alike(input: Tensor, tensors: Sequence[Tensor | None]) -> bool:
+    """Whether all are there, with the dtype and on the device of the input."""
+    dtype, device = input.dtype, input.device
+    return all([one is not None and one.dtype == dtype and one.device == device for one in tensors])
 
 
 def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
@@ -322,18 +329,17 @@ def residual_tail(convolution: Any, normalization: Any, relu: Module, input: Ten
     save a pass."""
     fuses = type(relu) in RELUS and not has_hooks(relu) and not has_global_hooks()
     fuses_norm = fuses and type(normalization) in _NORMS and not has_hooks(normalization)
+    is_plain = type(convolution) is Conv2d and not has_hooks(convolution) and convolution.padding_mode == "zeros"
     if (
         fuses_norm
+        and is_plain
         and _gathers_statistics(normalization, input)
-        and type(convolution) is Conv2d
-        and not has_hooks(convolution)
-        and convolution.padding_mode == "zeros"
         and residual.device == input.device
         and residual.dtype == _result_dtype(input)
         and residual.shape == _result_size(convolution, input)
     ):
         return _conv2d_batch_norm(convolution, normalization, input, "relu", residual)
-    input = convolution(input)
+    input = ops.conv2d(input, *_convolution(convolution)) if fuses and is_plain else convolution(input)
     if fuses_norm and _match(input, residual):
         return _batch_norm(normalization, input, "relu", residual)
     output = normalization(input)
