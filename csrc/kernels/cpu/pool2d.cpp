@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "kernels/cpu/max_pool2d_strips_kernel.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d_global_kernel.h"
 #include "kernels/cpu/pool2d_tables.h"
@@ -20,6 +21,7 @@ namespace {
 constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
 constexpr int64_t kScratchBytes = 32768;     // of a band of rows: well inside the first cache
 constexpr int64_t kElementsPerStep = 1024;   // of rows that are pooled as one
+constexpr int64_t kRowsPerBand = 8;          // of the input, that strips of maxima go down
 
 template <typename Function>
 void parallel_units(int64_t units, int64_t elements, Function&& function) {
@@ -111,6 +113,23 @@ bool write_global(const Pool2dShape& shape, Layout layout, Write&& write) {
   const Pool2dGlobal work{shape.H * shape.W, layout == Layout::nhwc ? shape.C : 1};
   parallel_units(shape.N * shape.C / work.channels, elements_of(shape), [&](Span units) { write(work, units); });
   return true;
+}
+
+// Calls write(work, units) for all windows, or the gradient of all pixels, if strips suit the windows.
+template <typename Offset, typename Write>
+bool write_strips(const Pool2dShape& shape, const Pool2dNhwc& map, int64_t rows_per_band, Write&& write) {
+  if constexpr (sizeof(Offset) == 1) {
+    const bool square = shape.R == 3 && shape.S == 3 && shape.dilation_h == 1 && shape.dilation_w == 1;
+    if (shape.adaptive || !square || shape.stride_h > 2) return false;
+    const int64_t per_thread = ceil_div(shape.N * map.rows, max_threads());
+    const int64_t most = std::min(rows_per_band, per_thread);
+    const int64_t bands = std::max<int64_t>(1, (map.rows + most / 2) / most);
+    const int64_t band_rows = ceil_div(map.rows, bands);
+    const Pool2dStrips work{map, band_rows, ceil_div(map.rows, band_rows), shape.stride_h, shape.pad_h};
+    parallel_units(shape.N * work.bands, elements_of(shape), [&](Span units) { write(work, units); });
+    return true;
+  }
+  return false;
 }
 
 // Where an offset points to. Outside the map for a window that has no tap inside.
@@ -367,6 +386,11 @@ void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
     const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
     const AxisTable columns = tabulate_windows({shape, false}, shape.C, 1);
     const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
+    if (write_strips<Offset>(shape, work, kRowsPerBand / shape.stride_h, [&](const Pool2dStrips& strips, Span units) {
+          if constexpr (sizeof(Offset) == 1) D2L_CALL_BEST(max_pool2d_strips, strips, input, output, offsets, units);
+        })) {
+      return;
+    }
     parallel_units(shape.N * shape.P, elements_of(shape),
                    [&](Span units) { D2L_CALL_BEST(max_pool2d_nhwc, work, input, output, offsets, units); });
   } else if (const PhasedColumns phased(shape); phased.possible) {

@@ -230,11 +230,11 @@ D2L_INLINE void for_each_pack(int64_t n, Body&& body) {
 }
 
 // The same, with the longest packs that fit into n elements of T.
-template <typename T, typename Body>
+template <typename T, int kMostBlocks = 4, typename Body>
 D2L_INLINE void for_each_pack(int64_t n, Body&& body) {
   constexpr int kLongest = kLanes<T>;
   constexpr int kShortest = 16 / static_cast<int>(sizeof(T));
-  if (n >= kLongest) return for_each_pack<kLongest, 4>(n, body);
+  if (n >= kLongest) return for_each_pack<kLongest, kMostBlocks>(n, body);
   if constexpr (kLongest > 2 * kShortest) {
     if (n >= 2 * kShortest) return for_each_pack<2 * kShortest, 1>(n, body);
   }
