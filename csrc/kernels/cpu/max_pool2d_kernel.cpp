@@ -88,35 +88,17 @@ D2L_INLINE void max_of_few(const T* source, int64_t row_pitch, TapRange rows, Ta
   if (offsets != nullptr) store_first_codes<lane_t<T>>(offsets, codes, n);
 }
 
-template <int kCount, int kBlocks, typename T, typename Offset>
-D2L_INLINE void add_where_equal(const T* gradients, const Offset* offsets, int64_t offset, pack_t<T, kCount>* sum) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-  if constexpr (sizeof(T) == 4 && sizeof(Offset) == 1 && kCount == 16) {
-    const __m128i here = _mm_set1_epi8(static_cast<char>(offset));
-    for (int b = 0; b < kBlocks; ++b) {
-      const __mmask16 matches = _mm_cmpeq_epi8_mask((__m128i)load_pack<kCount>(offsets + b * kCount), here);
-      const __m512 gradient = (__m512)load_pack<kCount>(gradients + b * kCount);
-      sum[b] = (pack_t<T, kCount>)_mm512_mask_add_ps((__m512)sum[b], matches, (__m512)sum[b], gradient);
-    }
-    return;
-  }
-#endif
-  using Code = lane_t<T>;
-  const auto here = spread<kCount>(static_cast<Code>(offset));
-  for (int b = 0; b < kBlocks; ++b) {
-    const auto matches = load_codes<Code, kCount>(offsets + b * kCount) == here;
-    sum[b] += matches ? load_pack<kCount>(gradients + b * kCount) : pack_t<T, kCount>{};
-  }
-}
-
 // Adds to kCount * kBlocks neighbouring inputs, from the i-th, what the windows in one row pass on to them.
 template <int kCount, int kBlocks, typename T, typename Offset>
 D2L_INLINE void add_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, const Tap& row,
                                   TapRange columns, int64_t i, pack_t<T, kCount>* sum) {
   const int64_t from = row.place * row_pitch + i;
   for (const Tap* column = columns.begin; column != columns.end; ++column) {
-    const int64_t at = from + column->place;
-    add_where_equal<kCount, kBlocks>(grad_output + at, offsets + at, row.code + column->code, sum);
+    const auto here = spread_place<places_t<T, Offset, kCount>>(row.code + column->code);
+    for (int b = 0; b < kBlocks; ++b) {
+      const int64_t at = from + column->place + b * kCount;
+      add_where_equal(load_pack<kCount>(grad_output + at), load_places<T, kCount>(offsets + at), here, sum[b]);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// Maximum over overlapping windows of 3 x 3 pixels in NHWC.
+// Maximum over overlapping windows of 3 x 3 pixels in NHWC, and its gradient.
 //
 //   output[p,q] = max over r of row[p * stride - pad + r, q],  row[h,q] = max over taps s of input[h, column(q, s)]
 //
@@ -6,6 +6,11 @@
 // share the maxima of their rows, which stay in registers: 3 or 6 loads a window instead of 9. Among equal values the
 // first in the window wins, since taps are compared within a row first and rows from the top. Bytes: each tensor once;
 // strips are as short as a band, whose pixels the nearest cache keeps for the next strip.
+//
+//   grad_input[h,w] = sum over windows (p, q) that cover (h, w) of grad_output[p,q] where offsets[p,q] points at (h, w)
+//
+// There a strip is a column of pixels. A row of windows is read once a strip and adds to the three rows of pixels below
+// it, whose sums stay in registers: in the order of the windows, as elsewhere.
 #include "kernels/cpu/max_pool2d_strips_kernel.h"
 
 #include "kernels/cpu/pool2d_pack.h"
@@ -16,7 +21,8 @@ namespace {
 
 constexpr int kTaps = 3;                                 // of a window along each axis
 constexpr int kMostBlocks = kVectorBytes == 64 ? 4 : 2;  // registers of channels; three rows of each have to fit
-constexpr int64_t kAheadBytes = 1024;  // prefetched: what one of the next strips reads in the same row
+constexpr int64_t kAheadBytes = 1024;     // prefetched: what one of the next strips reads in the same row
+constexpr int64_t kGradAheadBytes = 512;  // likewise; and what it writes
 
 // Maxima of kBlocks registers of channels. The code of tap (r, s) is 3 r + s.
 template <typename T, int kCount, int kBlocks>
@@ -148,6 +154,105 @@ D2L_INLINE void max_of_bands(const Pool2dStrips& work, const T* input, T* output
   }
 }
 
+// Sums for kBlocks registers of channels.
+template <typename T, int kCount, int kBlocks>
+struct Sums {
+  pack_t<T, kCount> values[kBlocks];
+};
+
+// What the windows in one row, of which kColumns lie over a column of pixels, pass on to the rows of their taps.
+template <int kColumns, typename T, int kCount>
+class RowOfWindows {
+ public:
+  D2L_INLINE explicit RowOfWindows(const Tap* columns) {
+    for (int s = 0; s < kColumns; ++s) {
+      steps_[s] = columns[s].place;
+      for (int r = 0; r < kTaps; ++r) here_[s][r] = spread_place<Places>(r * kTaps + columns[s].code);
+    }
+  }
+
+  template <int kBlocks>
+  D2L_INLINE void add(const T* gradients, const uint8_t* offsets, Sums<T, kCount, kBlocks>* rows) const {
+    for (int s = 0; s < kColumns; ++s) {
+      const T* const from = gradients + steps_[s];
+      const uint8_t* const places_from = offsets + steps_[s];
+      const bool is_fresh = s == kColumns - 1;  // the others were read by the strip before
+      if (kCount == kLanes<T> && is_fresh) prefetch_ahead<kGradAheadBytes / sizeof(T)>(places_from);
+      for (int b = 0; b < kBlocks; ++b) {
+        if (kCount == kLanes<T> && is_fresh) prefetch_ahead<kGradAheadBytes>(from + b * kCount);
+        const auto gradient = load_pack<kCount>(from + b * kCount);
+        const auto places = load_places<T, kCount>(places_from + b * kCount);
+        for (int r = 0; r < kTaps; ++r) add_where_equal(gradient, places, here_[s][r], rows[r].values[b]);
+      }
+    }
+  }
+
+ private:
+  using Places = places_t<T, uint8_t, kCount>;
+
+  int64_t steps_[kTaps];
+  Places here_[kTaps][kTaps];
+};
+
+// Writes a strip for the rows of pixels in `band`, the first one at `grad_input`.
+template <int kStride, int kColumns, typename T>
+D2L_INLINE void write_gradients(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets,
+                                const Tap* columns, Span band, T* grad_input) {
+  const int64_t window_pitch = work.map.source_columns * work.map.channels;
+  const int64_t pixel_pitch = work.map.columns * work.map.channels;
+  for_each_pack<T, kMostBlocks>(work.map.channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
+    constexpr int kCount = count.value;
+    constexpr int kBlocks = blocks.value;
+    const RowOfWindows<kColumns, T, kCount> windows(columns);
+    Sums<T, kCount, kBlocks> rows[kTaps] = {};
+    int64_t p = (band.begin + work.pad) / kStride - (kTaps - kStride);  // the first row that reaches into the band
+    int64_t h = p * kStride - work.pad, from = p * window_pitch + i;
+    T* to = grad_input + (h - band.begin) * pixel_pitch + i;
+    for (; h < band.end; ++p, from += window_pitch) {
+      if (is_within(p, work.map.source_rows)) windows.add(grad_output + from, offsets + from, rows);
+      for (int r = 0; r < kStride; ++r, ++h, to += pixel_pitch) {  // no later window covers these
+        if (h < band.begin || h >= band.end) continue;
+        for (int b = 0; b < kBlocks; ++b) {
+          if (kCount == kLanes<T>) prefetch_ahead<kGradAheadBytes>(to + b * kCount);
+          store_pack(to + b * kCount, rows[r].values[b]);
+        }
+      }
+      for (int r = 0; r < kTaps; ++r) rows[r] = r + kStride < kTaps ? rows[r + kStride] : Sums<T, kCount, kBlocks>{};
+    }
+  });
+}
+
+template <int kStride, typename T>
+D2L_INLINE void write_bands(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets, T* grad_input,
+                            Span units) {
+  const Pool2dNhwc& map = work.map;
+  for (int64_t unit = units.begin; unit < units.end; ++unit) {
+    const int64_t image = unit / work.bands, begin = unit % work.bands * work.band_rows;
+    const Span band{begin, min(begin + work.band_rows, map.rows)};
+    const int64_t from = image * map.source_rows * map.source_columns * map.channels;
+    for (int64_t w = 0; w < map.columns; ++w) {
+      const TapRange columns = taps_of(map.column_taps, w);
+      T* const to = grad_input + ((image * map.rows + begin) * map.columns + w) * map.channels;
+      const auto write = [&](auto count) {
+        write_gradients<kStride, count.value>(work, grad_output + from, offsets + from, columns.begin, band, to);
+      };
+      switch (columns.end - columns.begin) {
+        case 0:
+          write(Int<0>{});
+          break;
+        case 1:
+          write(Int<1>{});
+          break;
+        case 2:
+          write(Int<2>{});
+          break;
+        default:
+          write(Int<3>{});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 template <typename T>
@@ -160,6 +265,15 @@ void max_pool2d_strips(const Pool2dStrips& work, const T* input, T* output, uint
   max_of_bands<2, false>(work, input, output, offsets, units);
 }
 
+template <typename T>
+void max_pool2d_input_grad_strips(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets, T* grad_input,
+                                  Span units) {
+  if (work.stride == 1) return write_bands<1>(work, grad_output, offsets, grad_input, units);
+  write_bands<2>(work, grad_output, offsets, grad_input, units);
+}
+
+template void max_pool2d_input_grad_strips(const Pool2dStrips&, const float*, const uint8_t*, float*, Span);
+template void max_pool2d_input_grad_strips(const Pool2dStrips&, const double*, const uint8_t*, double*, Span);
 template void max_pool2d_strips(const Pool2dStrips&, const float*, float*, uint8_t*, Span);
 template void max_pool2d_strips(const Pool2dStrips&, const double*, double*, uint8_t*, Span);
 

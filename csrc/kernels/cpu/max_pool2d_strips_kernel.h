@@ -17,6 +17,9 @@ struct Pool2dStrips {
   namespace capability {                                                                                     \
   template <typename T>                                                                                      \
   void max_pool2d_strips(const Pool2dStrips& work, const T* input, T* output, uint8_t* offsets, Span units); \
+  template <typename T>                                                                                      \
+  void max_pool2d_input_grad_strips(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets,  \
+                                    T* grad_input, Span units);                                              \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_MAX_POOL2D_STRIPS_KERNELS)

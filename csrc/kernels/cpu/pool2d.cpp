@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "kernels/cpu/cache.h"
 #include "kernels/cpu/max_pool2d_strips_kernel.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d_global_kernel.h"
@@ -21,7 +22,8 @@ namespace {
 constexpr int64_t kElementsPerTask = 32768;  // fewer are not worth a thread
 constexpr int64_t kScratchBytes = 32768;     // of a band of rows: well inside the first cache
 constexpr int64_t kElementsPerStep = 1024;   // of rows that are pooled as one
-constexpr int64_t kRowsPerBand = 8;          // of the input, that strips of maxima go down
+constexpr int64_t kWindowRowsPerBand = 8;    // that a strip goes down, times the stride
+constexpr int64_t kPixelRowsPerBand = 12;    // likewise for a gradient, whatever the stride
 
 template <typename Function>
 void parallel_units(int64_t units, int64_t elements, Function&& function) {
@@ -115,21 +117,19 @@ bool write_global(const Pool2dShape& shape, Layout layout, Write&& write) {
   return true;
 }
 
-// Calls write(work, units) for all windows, or the gradient of all pixels, if strips suit the windows.
-template <typename Offset, typename Write>
-bool write_strips(const Pool2dShape& shape, const Pool2dNhwc& map, int64_t rows_per_band, Write&& write) {
-  if constexpr (sizeof(Offset) == 1) {
-    const bool square = shape.R == 3 && shape.S == 3 && shape.dilation_h == 1 && shape.dilation_w == 1;
-    if (shape.adaptive || !square || shape.stride_h > 2) return false;
-    const int64_t per_thread = ceil_div(shape.N * map.rows, max_threads());
-    const int64_t most = std::min(rows_per_band, per_thread);
-    const int64_t bands = std::max<int64_t>(1, (map.rows + most / 2) / most);
-    const int64_t band_rows = ceil_div(map.rows, bands);
-    const Pool2dStrips work{map, band_rows, ceil_div(map.rows, band_rows), shape.stride_h, shape.pad_h};
-    parallel_units(shape.N * work.bands, elements_of(shape), [&](Span units) { write(work, units); });
-    return true;
-  }
-  return false;
+// Whether the windows are those of the kernels that go down strips of the map.
+bool has_strips(const Pool2dShape& shape) {
+  return !shape.adaptive && shape.R == 3 && shape.S == 3 && shape.dilation_h == 1 && shape.dilation_w == 1 &&
+         shape.stride_h <= 2;
+}
+
+// Calls write(work, units) for all items of the map.
+template <typename Write>
+void write_strips(const Pool2dShape& shape, const Pool2dNhwc& map, int64_t rows_per_band, Write&& write) {
+  const int64_t most = std::min(rows_per_band, ceil_div(shape.N * map.rows, max_threads()));
+  const int64_t band_rows = ceil_div(map.rows, std::max<int64_t>(1, (map.rows + most / 2) / most));
+  const Pool2dStrips work{map, band_rows, ceil_div(map.rows, band_rows), shape.stride_h, shape.pad_h};
+  parallel_units(shape.N * work.bands, elements_of(shape), [&](Span units) { write(work, units); });
 }
 
 // Where an offset points to. Outside the map for a window that has no tap inside.
@@ -386,10 +386,12 @@ void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
     const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
     const AxisTable columns = tabulate_windows({shape, false}, shape.C, 1);
     const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
-    if (write_strips<Offset>(shape, work, kRowsPerBand / shape.stride_h, [&](const Pool2dStrips& strips, Span units) {
-          if constexpr (sizeof(Offset) == 1) D2L_CALL_BEST(max_pool2d_strips, strips, input, output, offsets, units);
-        })) {
-      return;
+    if constexpr (sizeof(Offset) == 1) {
+      if (has_strips(shape)) {
+        return write_strips(shape, work, kWindowRowsPerBand / shape.stride_h, [&](const auto& strips, Span units) {
+          D2L_CALL_BEST(max_pool2d_strips, strips, input, output, offsets, units);
+        });
+      }
     }
     parallel_units(shape.N * shape.P, elements_of(shape),
                    [&](Span units) { D2L_CALL_BEST(max_pool2d_nhwc, work, input, output, offsets, units); });
@@ -419,6 +421,15 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     const AxisTable rows = tabulate_covers({shape, true}, 1, [&](int64_t, int64_t tap) { return tap * shape.S; });
     const AxisTable columns = tabulate_covers({shape, false}, shape.C, [](int64_t, int64_t tap) { return tap; });
     const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
+    if constexpr (sizeof(Offset) == 1) {
+      // Results that go to memory are better written row by row than in bands, unless reading takes longer.
+      const bool by_rows = shape.stride_h > 1 && is_streamed(shape.N * shape.C * shape.H * shape.W, grad_input);
+      if (has_strips(shape) && !by_rows) {
+        return write_strips(shape, work, kPixelRowsPerBand, [&](const auto& strips, Span units) {
+          D2L_CALL_BEST(max_pool2d_input_grad_strips, strips, grad_output, offsets, grad_input, units);
+        });
+      }
+    }
     parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
       D2L_CALL_BEST(max_pool2d_input_grad_nhwc, work, grad_output, offsets, grad_input, units);
     });

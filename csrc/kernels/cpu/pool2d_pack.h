@@ -2,6 +2,7 @@
 // Only for *_kernel.cpp (see capability.h).
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cpu/integers.h"
@@ -138,6 +139,49 @@ D2L_INLINE void store_codes(Offset* to, pack_t<Code, kCount> codes) {
   }
 #endif
   store_pack(to, __builtin_convertvector(codes, pack_t<Offset, kCount>));
+}
+
+// Offsets as they are compared with a place in the window: in lanes as wide as T, or as they are where a comparison of
+// bytes makes a mask for lanes of T.
+template <typename T, typename Offset, int kCount>
+struct Places {
+  using type = pack_t<lane_t<T>, kCount>;
+};
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+template <>
+struct Places<float, uint8_t, 16> {
+  using type = pack_t<uint8_t, 16>;
+};
+#endif
+template <typename T, typename Offset, int kCount>
+using places_t = typename Places<T, Offset, kCount>::type;
+
+template <typename T, int kCount, typename Offset>
+D2L_INLINE places_t<T, Offset, kCount> load_places(const Offset* from) {
+  if constexpr (sizeof(places_t<T, Offset, kCount>) == kCount) {
+    return load_pack<kCount>(from);
+  } else {
+    return load_codes<lane_t<T>, kCount>(from);
+  }
+}
+
+template <typename Places>
+D2L_INLINE Places spread_place(int64_t place) {
+  Places all{};
+  using Place = std::remove_reference_t<decltype(all[0])>;
+  return static_cast<Place>(place) - all;
+}
+
+template <typename Values, typename Places>
+D2L_INLINE void add_where_equal(Values value, Places places, Places here, Values& sum) {
+  if constexpr (sizeof(Places) * sizeof(value[0]) == sizeof(Values)) {  // a byte a lane
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __mmask16 matches = _mm_cmpeq_epi8_mask((__m128i)places, (__m128i)here);
+    sum = (Values)_mm512_mask_add_ps((__m512)sum, matches, (__m512)sum, (__m512)value);
+#endif
+  } else {
+    sum += places == here ? value : Values{};
+  }
 }
 
 // The codes of the first `count` lanes.
