@@ -1,5 +1,5 @@
-// Launchers of 2-D pooling: they tabulate which taps each item reads, choose between vectors over the channels (NHWC; of
-// pixels one by one or of strips of them), over columns in phases, and over spans of columns (NCHW), give each thread
+// Launchers of 2-D pooling: they tabulate which taps each item reads, choose between vectors over the channels (NHWC,
+// for a pixel at a time or a strip of them), over columns in phases, and over spans of columns (NCHW), give each thread
 // its scratch memory and share out the work. What is seldom wanted runs here, one element at a time: maxima in NCHW
 // over irregular or very wide strides, gather and indices. No result depends on the number of threads: each output is
 // written once, by one thread, summed in the order of the taps.
