@@ -145,37 +145,53 @@ D2L_INLINE void write_tiles(const Pool2dTiles& work, T size, const T* grad_outpu
 #if defined(__AVX2__)
 // Calls start(), tap(pixels, code) for each tap of a block of windows, and finish(first output, outputs, whole): where
 // `whole` is set, a whole register may be written, since what it holds too much is written again later. Loads and
-// stores of parts of registers take much longer.
-template <typename T, typename Start, typename OnTap, typename Finish>
-D2L_INLINE void for_each_block(const Pool2dTileBlocks& work, const T* input, Span units, Start&& start, OnTap&& tap,
-                               Finish&& finish) {
+// stores of parts of registers take much longer. Windows of kTaps x kTaps pixels, or of any size for 0: with a known
+// number of taps their places stay in registers.
+template <int kTaps, typename T, typename Start, typename OnTap, typename Finish>
+D2L_INLINE void for_each_block_of(const Pool2dTileBlocks& work, const T* input, Span units, Start&& start, OnTap&& tap,
+                                  Finish&& finish) {
   using Code = lane_t<T>;
   constexpr int64_t kCount = kLanes<T>;
-  const int64_t channels = work.channels, pitch = work.source_columns * channels, span = work.block * work.S * channels;
+  const int64_t R = kTaps > 0 ? kTaps : work.R, S = kTaps > 0 ? kTaps : work.S;
+  const int64_t channels = work.channels, pitch = work.source_columns * channels, span = work.block * S * channels;
   const int64_t low = min(span, kCount), high = span - low, last = units.end - 1;
   const int64_t written = units.end * work.columns * channels;
-  const T* const end = input + (last / work.rows * work.source_rows + (last % work.rows + 1) * work.R) * pitch;
+  const T* const end = input + (last / work.rows * work.source_rows + (last % work.rows + 1) * R) * pitch;
+  const auto places_of = [&](int64_t s) { return load_codes<Code, kCount>(work.places + s * kCount); };
+  vec_t<Code> places[max(kTaps, 1)];
+  for (int s = 0; s < kTaps; ++s) places[s] = places_of(s);
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* const rows = input + (unit / work.rows * work.source_rows + unit % work.rows * work.R) * pitch;
+    const T* const rows = input + (unit / work.rows * work.source_rows + unit % work.rows * R) * pitch;
     for (int64_t q = 0; q < work.columns; q += work.block) {
       const int64_t first = min(q, work.columns - work.block);  // the last block may repeat some windows
       start();
       Code code = 0;
-      for (int64_t r = 0; r < work.R; ++r) {
-        const T* const from = rows + r * pitch + first * work.S * channels;
+      for (int64_t r = 0; r < R; ++r) {
+        const T* const from = rows + r * pitch + first * S * channels;
         prefetch_ahead(from);
         const bool inside = end - from >= 2 * kCount;
         const auto near = inside ? load(from) : load_partial(from, low);
         const auto far = inside ? load(from + kCount) : high > 0 ? load_partial(from + kCount, high) : vec_t<T>{};
-        for (int64_t s = 0; s < work.S; ++s, ++code) {
-          const auto places = load_codes<Code, kCount>(work.places + s * kCount);
-          tap(__builtin_shuffle(near, far, places), code);
+        for (int64_t s = 0; s < S; ++s, ++code) {
+          if constexpr (kTaps > 0) {
+            tap(__builtin_shuffle(near, far, places[s]), code);
+          } else {
+            tap(__builtin_shuffle(near, far, places_of(s)), code);
+          }
         }
       }
       const int64_t at = (unit * work.columns + first) * channels;
       finish(at, work.block * channels, at + kCount <= written);
     }
   }
+}
+
+template <typename T, typename Start, typename OnTap, typename Finish>
+D2L_INLINE void for_each_block(const Pool2dTileBlocks& work, const T* input, Span units, Start&& start, OnTap&& tap,
+                               Finish&& finish) {
+  if (work.R == 2 && work.S == 2) return for_each_block_of<2>(work, input, units, start, tap, finish);
+  if (work.R == 3 && work.S == 3) return for_each_block_of<3>(work, input, units, start, tap, finish);
+  for_each_block_of<0>(work, input, units, start, tap, finish);
 }
 #endif
 
