@@ -24,6 +24,7 @@ constexpr int64_t kScratchBytes = 32768;     // of a band of rows: well inside t
 constexpr int64_t kElementsPerStep = 1024;   // of rows that are pooled as one
 constexpr int64_t kWindowRowsPerBand = 8;    // that a strip goes down, times the stride
 constexpr int64_t kPixelRowsPerBand = 12;    // likewise for a gradient, whatever the stride
+constexpr int64_t kPageBytes = 4096;         // addresses that far apart share a set of the first cache
 
 template <typename Function>
 void parallel_units(int64_t units, int64_t elements, Function&& function) {
@@ -422,8 +423,11 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     const AxisTable columns = tabulate_covers({shape, false}, shape.C, [](int64_t, int64_t tap) { return tap; });
     const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
     if constexpr (sizeof(Offset) == 1) {
-      // Results that go to memory are better written row by row than in bands, unless reading takes longer.
-      const bool by_rows = shape.stride_h > 1 && is_streamed(shape.N * shape.C * shape.H * shape.W, grad_input);
+      // Results that go to memory are better written row by row than in bands, unless reading takes longer; and rows a
+      // multiple of a page apart share the sets of the first cache, too few for a band.
+      const bool aliases = shape.W * shape.C * static_cast<int64_t>(sizeof(T)) % kPageBytes == 0;
+      const bool streams = is_streamed(shape.N * shape.C * shape.H * shape.W, grad_input);
+      const bool by_rows = shape.stride_h > 1 && (aliases || streams);
       if (has_strips(shape) && !by_rows) {
         return write_strips(shape, work, kPixelRowsPerBand, [&](const auto& strips, Span units) {
           D2L_CALL_BEST(max_pool2d_input_grad_strips, strips, grad_output, offsets, grad_input, units);
