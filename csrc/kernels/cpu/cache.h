@@ -11,7 +11,7 @@ constexpr int64_t kStreamedBytes = int64_t{32} << 20;
 
 // Whether `count` elements of a result are. Not where it takes the place of an operand, whose lines are in the cache.
 template <typename T, typename... Operands>
-bool is_streamed(int64_t count, const T* result, const Operands*... operands) {
+bool is_streamed(int64_t count, [[maybe_unused]] const T* result, const Operands*... operands) {
   return count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes && (... && (operands != result));
 }
 
