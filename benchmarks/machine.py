@@ -40,7 +40,8 @@ def malloc_environment(environment: dict[str, str]) -> dict[str, str] | None:
 
 def describe_malloc() -> str:
     """The settings of this process's allocator that the environment shows; a preloaded library by its name."""
-    parts = [os.environ["GLIBC_TUNABLES"]] if os.environ.get("GLIBC_TUNABLES") else []
+    tunables = os.environ.get("GLIBC_TUNABLES", "").replace("glibc.malloc.", "")
+    parts = [tunables] if tunables else []
     parts += [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("MALLOC_")]
     parts += [f"preload={Path(p).name}" for p in re.split(r"[ :]+", os.environ.get("LD_PRELOAD", "")) if p]
     return " ".join(parts) or "default"

@@ -96,6 +96,14 @@ bool read(PyObject* object, std::optional<Tensor>& tensor) {
   return true;
 }
 
+// None, or a float.
+bool read(PyObject* object, std::optional<double>& value) {
+  if (object == Py_None) return true;
+  if (!PyFloat_CheckExact(object)) return false;
+  value = PyFloat_AS_DOUBLE(object);
+  return true;
+}
+
 // One int for all, or a list or tuple with a value for each.
 template <typename Value>
 bool read_each(PyObject* object, std::vector<Value>& values) {
@@ -125,6 +133,7 @@ PyObject* result_of(Call&& call) {
   return torch::autograd::utils::wrap(std::move(output));
 }
 
+using Optional = std::optional<Tensor>;
 using Unary = c10::TypedOperatorHandle<Tensor(const Tensor&)>;
 
 PyObject* call_unary(const Unary& op, PyObject* input) {
@@ -180,14 +189,14 @@ PyObject* cross_entropy(PyObject*, PyObject* const* arguments, Py_ssize_t count)
                                                  std::string_view, int64_t, double)>("d2lkernels::cross_entropy");
   std::string_view reduction;
   int64_t ignore_index;
+  Optional weight;
   if (count != 6 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
-      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], reduction) ||
-      !read(arguments[4], ignore_index) || !PyFloat_CheckExact(arguments[5])) {
+      !read(arguments[2], weight) || !read(arguments[3], reduction) || !read(arguments[4], ignore_index) ||
+      !PyFloat_CheckExact(arguments[5])) {
     Py_RETURN_NONE;
   }
   const Tensor &input = THPVariable_Unpack(arguments[0]), &target = THPVariable_Unpack(arguments[1]);
   if (target.scalar_type() != at::kLong) Py_RETURN_NONE;
-  const auto weight = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
   const double label_smoothing = PyFloat_AS_DOUBLE(arguments[5]);
   return result_of(
       [&] { return std::get<0>(op.call(input, target, weight, reduction, ignore_index, label_smoothing)); });
@@ -216,14 +225,14 @@ PyObject* conv2d(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
                                         IntArrayRef, IntArrayRef, int64_t)>("d2lkernels::conv2d");
   std::array<int64_t, 2> stride, padding, dilation;
   int64_t groups;
+  Optional bias;
   if (count != 7 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
-      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], stride) ||
-      !read(arguments[4], padding) || !read(arguments[5], dilation) || !read(arguments[6], groups)) {
+      !read(arguments[2], bias) || !read(arguments[3], stride) || !read(arguments[4], padding) ||
+      !read(arguments[5], dilation) || !read(arguments[6], groups)) {
     Py_RETURN_NONE;
   }
   const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
   if (input.dim() != 4) Py_RETURN_NONE;
-  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
   const std::array<int64_t, 4> pads{padding[0], padding[0], padding[1], padding[1]};
   return result_of([&] { return op.call(input, weight, bias, stride, pads, dilation, groups); });
   END_HANDLE_TH_ERRORS
@@ -247,10 +256,10 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   std::array<int64_t, 2> stride, padding, dilation, size, step, pad;
   int64_t groups;
   std::string_view activation, pool;
+  Optional bias;
   if ((count != 8 && count != 14) || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
-      !(arguments[2] == Py_None || is_plain(arguments[2])) || !read(arguments[3], stride) ||
-      !read(arguments[4], padding) || !read(arguments[5], dilation) || !read(arguments[6], groups) ||
-      !read(arguments[7], activation)) {
+      !read(arguments[2], bias) || !read(arguments[3], stride) || !read(arguments[4], padding) ||
+      !read(arguments[5], dilation) || !read(arguments[6], groups) || !read(arguments[7], activation)) {
     Py_RETURN_NONE;
   }
   if (count == 14 && (!read(arguments[8], pool) || !read(arguments[9], size) ||
@@ -260,7 +269,6 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   }
   const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
   if (input.dim() != 4) Py_RETURN_NONE;
-  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
   const std::array<int64_t, 4> pads{padding[0], padding[0], padding[1], padding[1]};
   const bool ceil_mode = count == 14 && arguments[12] == Py_True, counts_pad = count == 14 && arguments[13] == Py_True;
   return result_of([&] {
@@ -273,7 +281,6 @@ PyObject* conv2d_fused(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   END_HANDLE_TH_ERRORS
 }
 
-using Optional = std::optional<Tensor>;
 using Results = std::tuple<Tensor, Tensor, Tensor>;
 using BatchNormTrain = Results(const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                                const Optional&, double, std::string_view);
@@ -293,26 +300,17 @@ PyObject* conv2d_batch_norm(PyObject*, PyObject* const* arguments, Py_ssize_t co
   std::array<int64_t, 2> stride, padding, dilation;
   int64_t groups;
   std::string_view activation;
+  Optional bias, running_mean, running_var, norm_weight, norm_bias, residual, batches;
+  std::optional<double> momentum;
   if (count != 17 || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
       !read(arguments[3], stride) || !read(arguments[4], padding) || !read(arguments[5], dilation) ||
-      !read(arguments[6], groups) || arguments[11] != Py_True ||
-      !(arguments[12] == Py_None || PyFloat_CheckExact(arguments[12])) || !PyFloat_CheckExact(arguments[13]) ||
-      !read(arguments[14], activation)) {
+      !read(arguments[6], groups) || !read(arguments[2], bias) || !read(arguments[7], running_mean) ||
+      !read(arguments[8], running_var) || !read(arguments[9], norm_weight) || !read(arguments[10], norm_bias) ||
+      arguments[11] != Py_True || !read(arguments[12], momentum) || !PyFloat_CheckExact(arguments[13]) ||
+      !read(arguments[14], activation) || !read(arguments[15], residual) || !read(arguments[16], batches)) {
     Py_RETURN_NONE;
   }
-  std::array<Optional, 7> tensors;
-  size_t found = 0;
-  for (const int place : {2, 7, 8, 9, 10, 15, 16}) {
-    if (arguments[place] != Py_None) {
-      if (!is_plain(arguments[place])) Py_RETURN_NONE;
-      tensors[found] = THPVariable_Unpack(arguments[place]);
-    }
-    ++found;
-  }
-  const auto& [bias, running_mean, running_var, norm_weight, norm_bias, residual, batches] = tensors;
   const bool is_running = running_mean.has_value();
-  const auto momentum =
-      arguments[12] == Py_None ? std::nullopt : std::optional<double>(PyFloat_AS_DOUBLE(arguments[12]));
   const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
   if (input.dim() != 4 || running_var.has_value() != is_running || !(momentum.has_value() || batches.has_value()) ||
       !(input.is_cpu() || input.is_cuda()) || at::autocast::is_autocast_enabled(input.device().type())) {
@@ -346,16 +344,15 @@ PyObject* normalize(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   static const auto train = find_op<BatchNormTrain>("d2lkernels::batch_norm_train");
   static const auto update = find_op<BatchNormUpdate>("d2lkernels::batch_norm_train_update");
   Optional running_mean, running_var, weight, bias, residual, batches;
+  std::optional<double> momentum;
   std::string_view activation;
   if (count != 11 || !is_plain_context() || !is_plain(arguments[0]) || !read(arguments[1], running_mean) ||
       !read(arguments[2], running_var) || !read(arguments[3], weight) || !read(arguments[4], bias) ||
-      !PyBool_Check(arguments[5]) || !(arguments[6] == Py_None || PyFloat_CheckExact(arguments[6])) ||
-      !PyFloat_CheckExact(arguments[7]) || !read(arguments[8], activation) || !read(arguments[9], residual) ||
-      !read(arguments[10], batches)) {
+      !PyBool_Check(arguments[5]) || !read(arguments[6], momentum) || !PyFloat_CheckExact(arguments[7]) ||
+      !read(arguments[8], activation) || !read(arguments[9], residual) || !read(arguments[10], batches)) {
     Py_RETURN_NONE;
   }
   const bool training = arguments[5] == Py_True, is_running = running_mean.has_value();
-  const auto momentum = arguments[6] == Py_None ? std::nullopt : std::optional<double>(PyFloat_AS_DOUBLE(arguments[6]));
   if (running_var.has_value() != is_running || !(training || is_running) ||
       (training && !(momentum.has_value() || batches.has_value()))) {
     Py_RETURN_NONE;
@@ -429,13 +426,13 @@ PyObject* linear(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
       find_op<Tensor(const Tensor&, const Tensor&, const std::optional<Tensor>&, std::string_view)>(
           "d2lkernels::linear_activation");
   std::string_view activation;
+  Optional bias;
   if ((count != 3 && count != 4) || !is_plain_context() || !is_plain(arguments[0]) || !is_plain(arguments[1]) ||
-      !(arguments[2] == Py_None || is_plain(arguments[2])) || (count == 4 && !read(arguments[3], activation))) {
+      !read(arguments[2], bias) || (count == 4 && !read(arguments[3], activation))) {
     Py_RETURN_NONE;
   }
   const Tensor &input = THPVariable_Unpack(arguments[0]), &weight = THPVariable_Unpack(arguments[1]);
   if (input.dim() != 2) Py_RETURN_NONE;
-  const auto bias = arguments[2] == Py_None ? std::nullopt : std::optional<Tensor>(THPVariable_Unpack(arguments[2]));
   return result_of(
       [&] { return count == 3 ? alone.call(input, weight, bias) : fused.call(input, weight, bias, activation); });
   END_HANDLE_TH_ERRORS

@@ -98,9 +98,8 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
         T* to = packed + layout.row(0, r, s) * block_width;
         for (int64_t d = 0; d < layout.depth; ++d, from += layout.weight_depth, to += block_width) {
           // Too far apart for the machine's own prefetch. Behind the last row of a tap comes the first of the next one.
-          const bool in_tap = d + kPrefetchDistance < layout.depth;
-          const T* ahead = from + (kPrefetchDistance - (in_tap ? 0 : layout.depth)) * layout.weight_depth +
-                           (in_tap ? 0 : layout.weight_column);
+          const T* ahead = from + kPrefetchDistance * layout.weight_depth;
+          if (d + kPrefetchDistance >= layout.depth) ahead += layout.weight_column - layout.depth * layout.weight_depth;
           __builtin_prefetch(ahead);
           __builtin_prefetch(ahead + kSize);
           for (int64_t k = 0; k < block_width; k += kSize) {

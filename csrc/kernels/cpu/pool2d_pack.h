@@ -167,9 +167,8 @@ D2L_INLINE places_t<T, Offset, kCount> load_places(const Offset* from) {
 
 template <typename Places>
 D2L_INLINE Places spread_place(int64_t place) {
-  Places all{};
-  using Place = std::remove_reference_t<decltype(all[0])>;
-  return static_cast<Place>(place) - all;
+  using Place = std::remove_reference_t<decltype(Places{}[0])>;
+  return spread<sizeof(Places) / sizeof(Place)>(static_cast<Place>(place));
 }
 
 template <typename Values, typename Places>
