@@ -108,6 +108,10 @@ std::vector<Problem> problems() {
       square(1, 7, 9, 22, 2, 2),
       square(1, 3, 8, 31, 3, 3),
       square(2, 10, 12, 12, 2, 2),
+      square(3, 5, 7, 7, 2, 2),  // an odd number of rows of windows, of which a register holds two
+      square(1, 3, 11, 8, 3, 3),
+      {1, 4, 6, 5, 3, 2, 3, 2},
+      square(2, 24, 6, 8, 2, 2),
       square(2, 2, 12, 12, 3, 1, 1),
       {1, 2, 6, 80, 1, 4, 1, 4},
       square(0, 3, 8, 8, 2, 2),

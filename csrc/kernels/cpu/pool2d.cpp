@@ -98,7 +98,7 @@ bool write_tiles(const Pool2dShape& shape, Layout layout, Write&& write) {
 template <typename T, typename Write>
 bool write_tile_blocks(const Pool2dShape& shape, Layout layout, bool maximum, Write&& write) {
   const int64_t channels = layout == Layout::nhwc ? shape.C : 1;
-  if (!Tiles::cover(shape) || channels > movable_lanes<T>()) return false;
+  if (!Tiles::cover(shape)) return false;
   const TileBlocks blocks(shape, channels, movable_lanes<T>(), maximum ? 4 : 2);
   if (!blocks.is_fast()) return false;
   parallel_units(shape.N * shape.C / channels * shape.P, elements_of(shape),

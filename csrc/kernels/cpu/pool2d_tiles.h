@@ -62,25 +62,40 @@ class Tiles {
   std::vector<uint8_t> sources_, taps_;
 };
 
-// The windows of the forward pass by blocks, if these fill at least one in `share` of the lanes.
+// The windows of the forward pass: by blocks of two rows, or of one if they fill one in `share` of the lanes, or by
+// channels.
 class TileBlocks {
  public:
   TileBlocks(const Pool2dShape& shape, int64_t channels, int64_t lanes, int64_t share) {
-    const int64_t S = shape.S;
+    const int64_t S = shape.S, row = shape.Q * S * channels;
+    const int64_t rows = row <= lanes ? std::clamp<int64_t>(lanes / std::max<int64_t>(shape.Q * channels, 1), 1, 2) : 1;
     const int64_t block = std::min({lanes / channels, 2 * lanes / (S * channels), shape.Q});
-    work_ = {shape.P, shape.Q, shape.H, shape.W, shape.R, S, channels, block, nullptr};
-    if (block < 2 || share * block * channels < lanes) return;
+    const int64_t span = block * S * channels;
+    work_ = {shape.P,
+             shape.Q,
+             shape.H,
+             shape.W,
+             shape.R,
+             S,
+             channels,
+             block,
+             rows,
+             std::min(span, lanes),
+             rows == 2 ? span : std::max<int64_t>(span - lanes, 0),
+             nullptr};
+    if (rows * block < 2 || (rows == 1 && share * block * channels < lanes)) return;
     places_.resize(static_cast<size_t>(S * lanes));
     for (int64_t s = 0; s < S; ++s) {
-      for (int64_t i = 0; i < block * channels; ++i) {
+      for (int64_t i = 0; i < rows * block * channels; ++i) {
+        const int64_t window = i / channels, q = window % block;
         places_[static_cast<size_t>(s * lanes + i)] =
-            static_cast<uint8_t>((i / channels * S + s) * channels + i % channels);
+            static_cast<uint8_t>(window / block * lanes + (q * S + s) * channels + i % channels);
       }
     }
     work_.places = places_.data();
   }
 
-  bool is_fast() const { return work_.places != nullptr; }
+  bool is_fast() const { return work_.places != nullptr || (work_.channels > 1 && work_.R == 2 && work_.S == 2); }
   const Pool2dTileBlocks& view() const { return work_; }
 
  private:

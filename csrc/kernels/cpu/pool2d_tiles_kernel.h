@@ -21,13 +21,16 @@ struct Pool2dTiles {
   const uint8_t* taps;
 };
 
-// The same windows for the forward pass, where pixels have few channels: `block` windows at a time fill a register, and
-// their pixels of one row two registers. For each tap s and each lane, padded to a whole register: where its pixel is.
+// The same windows for the forward pass. Where pixels have few channels `block` windows of a row, in one row or two,
+// fill a register, and their pixels two: `near` and `far` many elements of one row of pixels, or a row each of both.
+// For each tap s and each lane, padded to a whole register: where its pixel is. Null where vectors run over channels,
+// which is for windows of 2 x 2 pixels.
 struct Pool2dTileBlocks {
   int64_t rows, columns;
   int64_t source_rows, source_columns;
   int64_t R, S;
-  int64_t channels, block;
+  int64_t channels, block, rows_per_block;
+  int64_t near, far;
   const uint8_t* places;
 };
 
