@@ -7,7 +7,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
@@ -15,6 +14,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/elementwise.h"
+#include "common/function.h"
 #include "common/reuse.h"
 #include "kernels/cpu/activations.h"
 #include "kernels/cuda/activation.h"
@@ -140,7 +140,7 @@ Tensor call_input_grad(const Tensor& grad_output, const Tensor& output) {
 }
 
 template <Activation kActivation>
-struct Activate : torch::autograd::Function<Activate<kActivation>> {
+struct Activate : Function<Activate<kActivation>> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_forward<kActivation>(input);
@@ -157,7 +157,7 @@ struct Activate : torch::autograd::Function<Activate<kActivation>> {
 };
 
 template <Activation kActivation>
-struct InputGrad : torch::autograd::Function<InputGrad<kActivation>> {
+struct InputGrad : Function<InputGrad<kActivation>> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, const Tensor& output) {
     ctx->save_for_backward({grad_output, output});
     const at::AutoDispatchBelowADInplaceOrView guard;

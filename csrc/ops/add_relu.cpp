@@ -2,13 +2,13 @@
 // gradients are the same.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/reuse.h"
 #include "kernels/cpu/add_relu.h"
 #include "kernels/cuda/add_relu.h"
@@ -79,7 +79,7 @@ Tensor call_add_relu(const Tensor& input, const Tensor& other) {
   return op.call(input, other);
 }
 
-struct AddRelu : torch::autograd::Function<AddRelu> {
+struct AddRelu : Function<AddRelu> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& other) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_add_relu(input, other);

@@ -4,13 +4,13 @@
 // forward-mode AD need no further kernel.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/pool2d.h"
 #include "kernels/cuda/pool2d.h"
@@ -246,7 +246,7 @@ struct AvgPooling {
   }
 };
 
-struct AvgPool2d : torch::autograd::Function<AvgPool2d> {
+struct AvgPool2d : Function<AvgPool2d> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const AvgPooling& pooling) {
     pooling.save(ctx, input.sym_sizes());
     const at::AutoDispatchBelowADInplaceOrView guard;
@@ -261,7 +261,7 @@ struct AvgPool2d : torch::autograd::Function<AvgPool2d> {
   }
 };
 
-struct AvgPool2dInputGrad : torch::autograd::Function<AvgPool2dInputGrad> {
+struct AvgPool2dInputGrad : Function<AvgPool2dInputGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, SymIntArrayRef input_size,
                         const AvgPooling& pooling) {
     pooling.save(ctx, input_size);

@@ -13,12 +13,12 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <vector>
 
 #include "common/autograd.h"
+#include "common/function.h"
 #include "common/reuse.h"
 #include "ops/activation.h"
 #include "ops/batch_norm.h"
@@ -105,7 +105,7 @@ bool is_by_input(string_view activation, bool has_residual) { return activation 
 
 // ---- training --------------------------------------------------------------------------------------------------
 
-struct BatchNormTrain : torch::autograd::Function<BatchNormTrain> {
+struct BatchNormTrain : Function<BatchNormTrain> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const OptionalTensor& residual,
                                const Known* known, const OptionalTensor& weight, const OptionalTensor& bias, double eps,
                                string_view activation, const Running* running) {
@@ -200,7 +200,7 @@ Trained batch_norm_train_update_autograd(const Tensor& input, const OptionalTens
 
 // ---- inference -------------------------------------------------------------------------------------------------
 
-struct BatchNormInfer : torch::autograd::Function<BatchNormInfer> {
+struct BatchNormInfer : Function<BatchNormInfer> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const OptionalTensor& residual, const Tensor& mean,
                         const Tensor& var, const OptionalTensor& weight, const OptionalTensor& bias, double eps,
                         string_view activation) {

@@ -6,13 +6,13 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "common/reuse.h"
 #include "kernels/cpu/bias_grad.h"
@@ -162,7 +162,7 @@ std::tuple<Tensor, Tensor> call_fused(const Tensor& grad_output, const Tensor& o
   return op.call(grad_output, output, activation);
 }
 
-struct BiasGrad : torch::autograd::Function<BiasGrad> {
+struct BiasGrad : Function<BiasGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output) {
     ctx->saved_data["size"] = grad_output.sym_sizes().vec();
     const at::AutoDispatchBelowADInplaceOrView guard;

@@ -6,7 +6,6 @@
 #include <ATen/native/TypeProperties.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/narrow.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
+#include "common/function.h"
 #include "kernels/cpu/concat.h"
 #include "kernels/cuda/concat.h"
 
@@ -134,7 +134,7 @@ Tensor call_concat(TensorList tensors, int64_t dim) {
   return op.call(tensors, dim);
 }
 
-struct Concat : torch::autograd::Function<Concat> {
+struct Concat : Function<Concat> {
   static Tensor forward(AutogradContext* ctx, TensorList tensors, int64_t dim) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_concat(tensors, dim);

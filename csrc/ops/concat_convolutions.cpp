@@ -6,7 +6,6 @@
 // further kernel. Saved: the factors of the convolutions, and the map if there is an activation.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <vector>
@@ -16,6 +15,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
@@ -162,7 +162,7 @@ Tensor call_concat_convolutions(TensorList inputs, TensorList weights, TensorLis
   return op.call(inputs, weights, biases, stride, padding, dilation, groups, name);
 }
 
-struct ConcatConvolutions : torch::autograd::Function<ConcatConvolutions> {
+struct ConcatConvolutions : Function<ConcatConvolutions> {
   static Tensor forward(AutogradContext* ctx, TensorList inputs, TensorList weights, TensorList biases,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, IntArrayRef groups,
                         std::string_view name) {

@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autocast.h"
@@ -13,6 +12,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
@@ -448,7 +448,7 @@ variable_list convolution_grads(AutogradContext* ctx, const Tensor& grad_output)
 
 namespace {
 
-struct Conv2d : torch::autograd::Function<Conv2d> {
+struct Conv2d : Function<Conv2d> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
     save_convolution(ctx, input, weight, bias, {stride, padding, dilation, groups});
@@ -461,7 +461,7 @@ struct Conv2d : torch::autograd::Function<Conv2d> {
   }
 };
 
-struct Conv2dInputGrad : torch::autograd::Function<Conv2dInputGrad> {
+struct Conv2dInputGrad : Function<Conv2dInputGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, const Tensor& weight,
                         SymIntArrayRef input_size, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                         int64_t groups) {
@@ -489,7 +489,7 @@ struct Conv2dInputGrad : torch::autograd::Function<Conv2dInputGrad> {
   }
 };
 
-struct Conv2dWeightGrad : torch::autograd::Function<Conv2dWeightGrad> {
+struct Conv2dWeightGrad : Function<Conv2dWeightGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, const Tensor& input,
                         SymIntArrayRef weight_size, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                         int64_t groups) {

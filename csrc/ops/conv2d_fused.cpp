@@ -12,7 +12,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -22,6 +21,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_images.h"
@@ -327,7 +327,7 @@ variable_list convolution_grads(AutogradContext* ctx, const variable_list& saved
   return result;
 }
 
-struct Conv2dActivation : torch::autograd::Function<Conv2dActivation> {
+struct Conv2dActivation : Function<Conv2dActivation> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups,
                         std::string_view activation) {
@@ -348,7 +348,7 @@ struct Conv2dActivation : torch::autograd::Function<Conv2dActivation> {
   }
 };
 
-struct Conv2dMaxPool2d : torch::autograd::Function<Conv2dMaxPool2d> {
+struct Conv2dMaxPool2d : Function<Conv2dMaxPool2d> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight,
                                const OptionalTensor& bias, IntArrayRef stride, IntArrayRef padding,
                                IntArrayRef dilation, int64_t groups, std::string_view activation, IntArrayRef pool_size,
@@ -382,7 +382,7 @@ struct Conv2dMaxPool2d : torch::autograd::Function<Conv2dMaxPool2d> {
   }
 };
 
-struct Conv2dAvgPool2d : torch::autograd::Function<Conv2dAvgPool2d> {
+struct Conv2dAvgPool2d : Function<Conv2dAvgPool2d> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight,
                                const OptionalTensor& bias, IntArrayRef stride, IntArrayRef padding,
                                IntArrayRef dilation, int64_t groups, std::string_view activation, IntArrayRef pool_size,

@@ -6,11 +6,11 @@
 // mean and var are not differentiable: batch_norm_train differentiates through them, as functions of its input.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autocast.h"
 #include "common/autograd.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "ops/batch_norm.h"
 #include "ops/conv2d.h"
@@ -49,7 +49,7 @@ Results call_moments(const Tensor& input, const Tensor& weight, const OptionalTe
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Conv2dMoments : torch::autograd::Function<Conv2dMoments> {
+struct Conv2dMoments : Function<Conv2dMoments> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight,
                                const OptionalTensor& bias, IntArrayRef stride, IntArrayRef padding,
                                IntArrayRef dilation, int64_t groups) {

@@ -12,7 +12,6 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <string>
@@ -23,6 +22,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/reduction.h"
 #include "kernels/cpu/cross_entropy.h"
 #include "kernels/cuda/cross_entropy.h"
@@ -267,7 +267,7 @@ Tensor call_input_grad(const Tensor& grad_output, const Tensor& input, const Ten
                  label_smoothing);
 }
 
-struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
+struct CrossEntropy : Function<CrossEntropy> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, const Tensor& target,
                                const OptionalTensor& weight, std::string_view reduction, int64_t ignore_index,
                                double label_smoothing) {

@@ -16,7 +16,6 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <vector>
@@ -25,6 +24,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cpu/conv2d.h"
@@ -334,7 +334,7 @@ bool any_needs_autograd(const char* op, TensorList tensors, const More&... more)
   return result;
 }
 
-struct DenseBlock : torch::autograd::Function<DenseBlock> {
+struct DenseBlock : Function<DenseBlock> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, TensorList parameters,
                                const Tensors& statistics, double eps) {
     const at::AutoDispatchBelowADInplaceOrView guard;

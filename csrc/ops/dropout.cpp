@@ -6,13 +6,13 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "kernels/cpu/dropout.h"
 #include "kernels/cuda/dropout.h"
 
@@ -81,7 +81,7 @@ Tensor call_dropout(const Tensor& input, const Tensor& seed, double p) {
   return op.call(input, seed, p);
 }
 
-struct Dropout : torch::autograd::Function<Dropout> {
+struct Dropout : Function<Dropout> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& seed, double p) {
     ctx->save_for_backward({seed});
     ctx->saved_data["p"] = p;

@@ -7,7 +7,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autocast.h"
@@ -15,6 +14,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/activation.h"
@@ -215,7 +215,7 @@ Tensor call_linear_activation(const Tensor& input, const Tensor& weight, const O
 }
 
 // Both ops: linear is called without an activation.
-struct Linear : torch::autograd::Function<Linear> {
+struct Linear : Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         std::optional<std::string_view> fused) {
     const at::AutoDispatchBelowADInplaceOrView guard;

@@ -5,13 +5,13 @@
 // one's derivative scatters again, so double backward and forward-mode AD need no further kernel.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/pool2d.h"
 #include "kernels/cuda/pool2d.h"
@@ -339,7 +339,7 @@ variable_list pooling_input_grad(AutogradContext* ctx, const Tensor& grad_output
   return result;
 }
 
-struct MaxPool2d : torch::autograd::Function<MaxPool2d> {
+struct MaxPool2d : Function<MaxPool2d> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride,
                                IntArrayRef padding, IntArrayRef dilation, bool ceil_mode) {
     static const auto op = find_op<decltype(max_pool2d_with_offsets)>("d2lkernels::max_pool2d_with_offsets");
@@ -356,7 +356,7 @@ struct MaxPool2d : torch::autograd::Function<MaxPool2d> {
   }
 };
 
-struct AdaptiveMaxPool2d : torch::autograd::Function<AdaptiveMaxPool2d> {
+struct AdaptiveMaxPool2d : Function<AdaptiveMaxPool2d> {
   static variable_list forward(AutogradContext* ctx, const Tensor& input, IntArrayRef output_size) {
     static const auto op =
         find_op<decltype(adaptive_max_pool2d_with_offsets)>("d2lkernels::adaptive_max_pool2d_with_offsets");
@@ -372,7 +372,7 @@ struct AdaptiveMaxPool2d : torch::autograd::Function<AdaptiveMaxPool2d> {
   }
 };
 
-struct MaxPool2dInputGrad : torch::autograd::Function<MaxPool2dInputGrad> {
+struct MaxPool2dInputGrad : Function<MaxPool2dInputGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, const Tensor& offsets,
                         SymIntArrayRef input_size, IntArrayRef window) {
     save_pooling(ctx, offsets, input_size, window);
@@ -388,7 +388,7 @@ struct MaxPool2dInputGrad : torch::autograd::Function<MaxPool2dInputGrad> {
   }
 };
 
-struct MaxPool2dGather : torch::autograd::Function<MaxPool2dGather> {
+struct MaxPool2dGather : Function<MaxPool2dGather> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& offsets, IntArrayRef window) {
     save_pooling(ctx, offsets, input.sym_sizes(), window);
     const at::AutoDispatchBelowADInplaceOrView guard;

@@ -8,7 +8,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <string>
@@ -19,6 +18,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/elementwise.h"
+#include "common/function.h"
 #include "common/reduction.h"
 #include "kernels/cpu/mse_loss.h"
 #include "kernels/cuda/mse_loss.h"
@@ -154,7 +154,7 @@ Tensor call_input_grad(const Tensor& grad_output, const Tensor& input, const Ten
   return op.call(grad_output, input, target, reduction);
 }
 
-struct MseLoss : torch::autograd::Function<MseLoss> {
+struct MseLoss : Function<MseLoss> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& target, std::string_view reduction) {
     ctx->save_for_backward({input, target});
     ctx->saved_data["reduction"] = std::string(reduction);

@@ -7,7 +7,6 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "common/autocast.h"
@@ -15,6 +14,7 @@
 #include "common/check.h"
 #include "common/device.h"
 #include "common/dispatch.h"
+#include "common/function.h"
 #include "kernels/cpu/softmax.h"
 #include "kernels/cuda/softmax.h"
 
@@ -164,7 +164,7 @@ Tensor call_input_grad(const Tensor& grad_output, const Tensor& output, int64_t 
 }
 
 template <bool kIsLog>
-struct Softmax : torch::autograd::Function<Softmax<kIsLog>> {
+struct Softmax : Function<Softmax<kIsLog>> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, int64_t dim) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output = call_forward<kIsLog>(input, dim);
@@ -182,7 +182,7 @@ struct Softmax : torch::autograd::Function<Softmax<kIsLog>> {
 };
 
 template <bool kIsLog>
-struct InputGrad : torch::autograd::Function<InputGrad<kIsLog>> {
+struct InputGrad : Function<InputGrad<kIsLog>> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, const Tensor& output, int64_t dim) {
     ctx->save_for_backward({grad_output, output});
     ctx->saved_data["dim"] = dim;
