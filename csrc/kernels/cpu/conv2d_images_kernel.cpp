@@ -20,7 +20,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // Of the gradient, read again for every tap: they stay in the L1 cache.
-constexpr int64_t kChunkBytes = 16 << 10;
+constexpr int64_t kChunkBytes = 32 << 10;
 
 // Pieces of equal size, up to one, of at most `most` items.
 D2L_INLINE int64_t even_piece(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, most)); }
@@ -135,12 +135,14 @@ struct Gradients {
         correlator(shape.K, shape.C, shape.R, shape.S, shape.R - 1 - shape.pad_top, shape.S - 1 - shape.pad_left) {}
 
   int64_t weights() const { return shape.K * shape.C * shape.R * shape.S; }
-  int64_t slice_elements() const { return (weights() + shape.K) * kLanes<T>; }
+  int64_t totals() const { return weights() + shape.K; }
+  int64_t slice_elements() const { return totals() * kLanes<T>; }
 
   void run() const {
     const int64_t groups = ceil_div(shape.N, kLanes<T>), slices = max(1, min(max_threads(), groups));
     T* const sums = static_cast<T*>(workspace(
-        Workspace::call, (slices * slice_elements() + correlator.packed_elements()) * static_cast<int64_t>(sizeof(T))));
+        Workspace::call,
+        (slices * slice_elements() + correlator.packed_elements() + totals()) * static_cast<int64_t>(sizeof(T))));
     T* const packed = sums + slices * slice_elements();
     if (problem.grad_input != nullptr) {
       const WeightStrides& of = problem.weight_strides;
@@ -153,7 +155,7 @@ struct Gradients {
       }
       trim_workspace(Workspace::task);
     });
-    write_sums(sums, slices);
+    write_totals(sums, slices, packed + correlator.packed_elements());
     trim_workspace(Workspace::call);
   }
 
@@ -262,32 +264,37 @@ struct Gradients {
     }
   }
 
-  T total(const T* sums, int64_t slices) const {
-    vec_t<T> sum{};
-    for (int64_t slice = 0; slice < slices; ++slice) sum += load(sums + slice * slice_elements());
-    T result = 0;
-    for (int lane = 0; lane < kLanes<T>; ++lane) result += sum[lane];
-    return result;
+  // The sums of all slices and lanes, the latter of kLanes sums at a time.
+  void add_lanes(const T* sums, int64_t slices, T* to) const {
+    for (int64_t first = 0; first < totals(); first += kLanes<T>) {
+      const int64_t count = min(kLanes<T>, totals() - first);
+      vec_t<T> lanes[kLanes<T>] = {};
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t slice = 0; slice < slices; ++slice) {
+          lanes[i] += load(sums + slice * slice_elements() + (first + i) * kLanes<T>);
+        }
+      }
+      transpose_registers<T>(lanes);
+      vec_t<T> total{};
+      for (const vec_t<T>& lane : lanes) total += lane;
+      store_partial(to + first, total, count);
+    }
   }
 
-  void write_sums(const T* sums, int64_t slices) const {
+  void write_totals(const T* sums, int64_t slices, T* totals) const {
+    add_lanes(sums, slices, totals);
     const WeightStrides& of = problem.grad_weight_strides;
-    int64_t place = 0;
-    if (problem.grad_weight != nullptr) {
-      for (int64_t k = 0; k < shape.K; ++k) {
-        for (int64_t c = 0; c < shape.C; ++c) {
-          for (int64_t r = 0; r < shape.R; ++r) {
-            for (int64_t s = 0; s < shape.S; ++s) {
-              problem.grad_weight[k * of.k + c * of.c + r * of.r + s * of.s] =
-                  total(sums + place++ * kLanes<T>, slices);
-            }
+    const T* total = totals;
+    for (int64_t k = 0; problem.grad_weight != nullptr && k < shape.K; ++k) {
+      for (int64_t c = 0; c < shape.C; ++c) {
+        for (int64_t r = 0; r < shape.R; ++r) {
+          for (int64_t s = 0; s < shape.S; ++s) {
+            problem.grad_weight[k * of.k + c * of.c + r * of.r + s * of.s] = *total++;
           }
         }
       }
     }
-    if (problem.grad_bias != nullptr) {
-      for (int64_t k = 0; k < shape.K; ++k) problem.grad_bias[k] = total(sums + (weights() + k) * kLanes<T>, slices);
-    }
+    for (int64_t k = 0; problem.grad_bias != nullptr && k < shape.K; ++k) problem.grad_bias[k] = totals[weights() + k];
   }
 };
 
