@@ -1,10 +1,10 @@
 #include "common/reuse.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
+
+#include "common/allocate.h"
 
 namespace d2l {
 namespace {
@@ -55,13 +55,13 @@ OfferedGradient::~OfferedGradient() { offered = nullptr; }
 
 at::Tensor taken_or_empty(const at::Tensor& gradient, at::MemoryFormat format) {
   if (gradient.is_contiguous(format) && take(gradient)) return gradient;
-  return at::empty(gradient.sizes(), gradient.options().memory_format(format));
+  return new_tensor(gradient.sizes(), gradient.options().memory_format(format));
 }
 
 at::Tensor taken_or_empty_like(const at::Tensor& gradient, const at::Tensor& like) {
   if (gradient.strides() == like.strides() && gradient.is_non_overlapping_and_dense() && take(gradient))
     return gradient;
-  return at::empty_like(like);
+  return new_like(like);
 }
 
 }  // namespace d2l

@@ -9,6 +9,7 @@
 #include <ATen/ops/mul.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -56,7 +57,7 @@ template <Activation kActivation>
 Tensor forward(const Tensor& input) {
   constexpr const char* op = name_of(kActivation);
   check_input(op, input);
-  Tensor output = at::empty_like(input);
+  Tensor output = new_like(input);
   if (input.numel() == 0) {
     return output;
   }

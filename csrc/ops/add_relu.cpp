@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -41,7 +42,7 @@ Tensor as_elements(const Tensor& tensor, const Tensor& like) {
 
 Tensor add_relu(const Tensor& input, const Tensor& other) {
   check_add_relu<int64_t>(input, other);
-  Tensor output = at::empty_like(input);
+  Tensor output = new_like(input);
   if (input.numel() == 0) {
     return output;
   }

@@ -3,9 +3,9 @@
 // Pooling A and its transpose, the input gradient T, are linear and each other's derivative, so double backward and
 // forward-mode AD need no further kernel.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -76,7 +76,7 @@ Pool2dShape avg_pool_shape(const PoolWindow& window, IntArrayRef input_size, Int
 
 Tensor avg_pool(const char* op, const Tensor& input, const Pool2dShape& shape) {
   const auto format = output_format(input);
-  Tensor output = at::empty({shape.N, shape.C, shape.P, shape.Q}, input.options().memory_format(format));
+  Tensor output = new_tensor({shape.N, shape.C, shape.P, shape.Q}, input.options().memory_format(format));
   if (output.numel() == 0) {
     return output;
   }
@@ -101,7 +101,7 @@ Tensor avg_pool(const char* op, const Tensor& input, const Pool2dShape& shape) {
 
 Tensor avg_pool_input_grad(const char* op, const Tensor& grad_output, const Pool2dShape& shape) {
   const auto format = output_format(grad_output);
-  Tensor grad_input = at::empty({shape.N, shape.C, shape.H, shape.W}, grad_output.options().memory_format(format));
+  Tensor grad_input = new_tensor({shape.N, shape.C, shape.H, shape.W}, grad_output.options().memory_format(format));
   if (grad_input.numel() == 0) {
     return grad_input;
   }
@@ -199,8 +199,8 @@ using torch::autograd::variable_list;
 
 // A call of avg_pool2d or adaptive_avg_pool2d, or of its transpose: what both directions need to call each other.
 struct AvgPooling {
-  std::vector<int64_t> kernel_size = {}, stride = {}, padding = {};  // empty for adaptive windows
-  std::vector<int64_t> output_size = {};                             // empty for regular ones
+  IntArrayRef kernel_size = {}, stride = {}, padding = {};  // empty for adaptive windows
+  IntArrayRef output_size = {};                             // empty for regular ones
   bool ceil_mode = false, count_include_pad = true;
   std::optional<int64_t> divisor_override = std::nullopt;
 
@@ -224,25 +224,28 @@ struct AvgPooling {
                    divisor_override);
   }
 
+  // In one list: each entry of saved_data costs a look-up, most of them more than the number is worth.
   void save(AutogradContext* ctx, SymIntArrayRef input_size) const {
-    ctx->saved_data["kernel_size"] = kernel_size;
-    ctx->saved_data["stride"] = stride;
-    ctx->saved_data["padding"] = padding;
-    ctx->saved_data["output_size"] = output_size;
-    ctx->saved_data["ceil_mode"] = ceil_mode;
-    ctx->saved_data["count_include_pad"] = count_include_pad;
-    ctx->saved_data["divisor_override"] = divisor_override;
+    std::vector<int64_t> numbers{ceil_mode, count_include_pad, divisor_override.has_value(),
+                                 divisor_override.value_or(0)};
+    for (const IntArrayRef list : {kernel_size, stride.empty() ? kernel_size : stride, padding, output_size}) {
+      numbers.insert(numbers.end(), list.begin(), list.end());
+    }
+    ctx->saved_data["pooling"] = std::move(numbers);
     ctx->saved_data["input_size"] = input_size.vec();
   }
 
-  static AvgPooling load(AutogradContext* ctx) {
-    return {.kernel_size = ctx->saved_data["kernel_size"].toIntVector(),
-            .stride = ctx->saved_data["stride"].toIntVector(),
-            .padding = ctx->saved_data["padding"].toIntVector(),
-            .output_size = ctx->saved_data["output_size"].toIntVector(),
-            .ceil_mode = ctx->saved_data["ceil_mode"].toBool(),
-            .count_include_pad = ctx->saved_data["count_include_pad"].toBool(),
-            .divisor_override = ctx->saved_data["divisor_override"].toOptional<int64_t>()};
+  // What was saved, in `numbers`.
+  static AvgPooling load(IntArrayRef numbers) {
+    AvgPooling pooling{.ceil_mode = numbers[0] != 0, .count_include_pad = numbers[1] != 0};
+    if (numbers[2] != 0) pooling.divisor_override = numbers[3];
+    const IntArrayRef sizes = numbers.slice(4);
+    if (sizes.size() == 2) {
+      pooling.output_size = sizes;
+    } else {
+      pooling.kernel_size = sizes.slice(0, 2), pooling.stride = sizes.slice(2, 2), pooling.padding = sizes.slice(4, 2);
+    }
+    return pooling;
   }
 };
 
@@ -255,7 +258,8 @@ struct AvgPool2d : Function<AvgPool2d> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(2);
     if (grads[0].defined()) {
-      result[0] = AvgPooling::load(ctx).transposed(grads[0], ctx->saved_data["input_size"].toSymIntVector());
+      const auto numbers = ctx->saved_data["pooling"].toIntVector();
+      result[0] = AvgPooling::load(numbers).transposed(grads[0], ctx->saved_data["input_size"].toSymIntVector());
     }
     return result;
   }
@@ -271,7 +275,8 @@ struct AvgPool2dInputGrad : Function<AvgPool2dInputGrad> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(3);
     if (grads[0].defined()) {
-      result[0] = AvgPooling::load(ctx).forward(grads[0]);
+      const auto numbers = ctx->saved_data["pooling"].toIntVector();
+      result[0] = AvgPooling::load(numbers).forward(grads[0]);
     }
     return result;
   }
@@ -296,27 +301,26 @@ Tensor pool_input_grad_autograd(const char* op, const Tensor& grad_output, SymIn
 
 Tensor avg_pool2d_autograd(const Tensor& input, IntArrayRef kernel_size, IntArrayRef stride, IntArrayRef padding,
                            bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override) {
-  return pool_autograd(
-      "avg_pool2d", input,
-      {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad, divisor_override});
+  return pool_autograd("avg_pool2d", input,
+                       {kernel_size, stride, padding, {}, ceil_mode, count_include_pad, divisor_override});
 }
 
 Tensor avg_pool2d_input_grad_autograd(const Tensor& grad_output, SymIntArrayRef input_size, IntArrayRef kernel_size,
                                       IntArrayRef stride, IntArrayRef padding, bool ceil_mode, bool count_include_pad,
                                       std::optional<int64_t> divisor_override) {
-  return pool_input_grad_autograd(
-      "avg_pool2d_input_grad", grad_output, input_size,
-      {kernel_size.vec(), stride.vec(), padding.vec(), {}, ceil_mode, count_include_pad, divisor_override});
+  return pool_input_grad_autograd("avg_pool2d_input_grad", grad_output, input_size,
+                                  {kernel_size, stride, padding, {}, ceil_mode, count_include_pad, divisor_override});
 }
 
 Tensor adaptive_avg_pool2d_autograd(const Tensor& input, IntArrayRef output_size) {
-  return pool_autograd("adaptive_avg_pool2d", input, {.output_size = output_size.vec()});
+  return pool_autograd("adaptive_avg_pool2d", input, {.output_size = output_size});
 }
 
 Tensor adaptive_avg_pool2d_input_grad_autograd(const Tensor& grad_output, SymIntArrayRef input_size) {
+  const std::array<int64_t, 2> output_size{grad_output.sym_size(2).guard_int(__FILE__, __LINE__),
+                                           grad_output.sym_size(3).guard_int(__FILE__, __LINE__)};
   return pool_input_grad_autograd("adaptive_avg_pool2d_input_grad", grad_output, input_size,
-                                  {.output_size = {grad_output.sym_size(2).guard_int(__FILE__, __LINE__),
-                                                   grad_output.sym_size(3).guard_int(__FILE__, __LINE__)}});
+                                  {.output_size = output_size});
 }
 
 }  // namespace

@@ -7,11 +7,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <vector>
 
+#include "common/allocate.h"
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/reuse.h"
@@ -48,11 +48,11 @@ Layout layout_of(const Tensor& input, const BatchNormShape& shape) {
 }
 
 Tensor empty_map(const Tensor& input) {
-  return at::empty(input.sizes(), input.options().memory_format(format_of(input)));
+  return new_tensor(input.sizes(), input.options().memory_format(format_of(input)));
 }
 
 Tensor empty_channels(const Tensor& input, at::ScalarType dtype) {
-  return at::empty({input.size(1)}, input.options().dtype(dtype));
+  return new_tensor({input.size(1)}, input.options().dtype(dtype));
 }
 
 // Laid out as the output for `input` is; undefined if there is none.
@@ -273,7 +273,7 @@ ChannelMoments batch_norm::moments_of(const char* op, const Tensor& map) {
   const auto shape = shape_of(map);
   const auto layout = layout_of(map, shape);
   const auto dtype = statistics_dtype(map);
-  Tensor mean = empty_channels(map, dtype), var = at::empty_like(mean);
+  Tensor mean = empty_channels(map, dtype), var = new_like(mean);
   if (map.numel() == 0) {
     return {mean.zero_(), var.zero_()};
   }
@@ -372,7 +372,7 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const bool by_output = output.has_value() && activation != Activation::none;
   const Tensor through = taken_or_empty(grad_output, format_of(input));
   Tensor grad_input = for_residual ? empty_map(input) : through;
-  Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = at::empty_like(grad_weight);
+  Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = new_like(grad_weight);
   if (input.numel() == 0) {
     return {grad_input, grad_weight.zero_(), grad_bias.zero_(), through};
   }
@@ -446,7 +446,7 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, con
   check_gradients<int64_t>(op, grad_output, input, std::nullopt, std::nullopt, std::nullopt, mean, var);
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
-  Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = at::empty_like(grad_weight);
+  Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = new_like(grad_weight);
   if (input.numel() == 0) {
     return {grad_weight.zero_(), grad_bias.zero_()};
   }

@@ -5,9 +5,9 @@
 // pass. The derivatives of the latter are those of <activation>_input_grad followed by bias_grad.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -75,7 +75,7 @@ Tensor bias_grad(const Tensor& grad_output) {
   check_map(kName, "grad_output", grad_output);
   const auto format = format_of(grad_output);
   const auto shape = shape_of(grad_output);
-  Tensor result = at::empty({shape.C}, grad_output.options());
+  Tensor result = new_tensor({shape.C}, grad_output.options());
   if (grad_output.numel() == 0) {
     return result.zero_();
   }
@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor> activation_bias_grad(const Tensor& grad_output, const
   const auto format = format_of(output);
   const auto shape = shape_of(output);
   Tensor grad_pre = taken_or_empty(grad_output, format);
-  Tensor grad_bias = at::empty({shape.C}, output.options());
+  Tensor grad_bias = new_tensor({shape.C}, output.options());
   if (output.numel() == 0) {
     return {grad_pre, grad_bias.zero_()};
   }

@@ -4,7 +4,6 @@
 // different dtypes are promoted as torch.cat does, so that autocast needs no rule of its own.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/TypeProperties.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/narrow.h>
 #include <torch/library.h>
 
@@ -13,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -88,7 +88,7 @@ std::vector<int64_t> memory_order(int64_t rank, at::MemoryFormat format) {
 Tensor concat(TensorList tensors, int64_t dim) {
   const auto result = check_concat<int64_t>(tensors, dim);
   const auto options = result_options(tensors);
-  Tensor output = at::empty(result.size, options);
+  Tensor output = new_tensor(result.size, options);
   if (output.numel() == 0) {
     return output;
   }

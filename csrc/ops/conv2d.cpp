@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -175,7 +176,7 @@ Tensor in_place(const Tensor& map, at::MemoryFormat format, int64_t& pixel) {
 
 ChannelMoments empty_moments(const Tensor& input, int64_t channels) {
   const auto options = input.options().dtype(batch_norm::statistics_dtype(input)).memory_format(std::nullopt);
-  return {at::empty({channels}, options), at::empty({channels}, options)};
+  return {new_tensor({channels}, options), new_tensor({channels}, options)};
 }
 
 }  // namespace
@@ -201,7 +202,7 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
                         const Conv2dOptions& options, Activation activation, ChannelMoments* moments) {
   Conv2dShape shape = conv2d_shape(input, weight, bias, options);
   const auto format = output_format(input, weight);
-  Tensor output = at::empty({shape.N, shape.K, shape.P, shape.Q}, input.options().memory_format(format));
+  Tensor output = new_tensor({shape.N, shape.K, shape.P, shape.Q}, input.options().memory_format(format));
   if (output.numel() == 0) {
     return output;
   }
@@ -267,7 +268,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
   const IntArrayRef size = C10_AS_INTARRAYREF_SLOW(input_size);
   Conv2dShape shape = to_shape(check_input_grad<int64_t>(grad_output, weight, size, options), options);
   const auto format = output_format(grad_output, weight);
-  Tensor grad_input = at::empty(size, grad_output.options().memory_format(format));
+  Tensor grad_input = new_tensor(size, grad_output.options().memory_format(format));
   if (grad_input.numel() == 0) {
     return grad_input;
   }
@@ -309,7 +310,7 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
   if (grad_output.numel() == 0) {
     return at::zeros(size, grad_output.options()).contiguous(format);
   }
-  Tensor grad_weight = at::empty(size, grad_output.options().memory_format(format));
+  Tensor grad_weight = new_tensor(size, grad_output.options().memory_format(format));
   D2L_ON_CUDA("conv2d_weight_grad", grad_output) {
     const DeviceScope device(grad_output);
     const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);

@@ -4,9 +4,9 @@
 // vectors: what the pool spreads, times the derivative of the activation, stays in the cache. All others, other devices
 // and double backward go through the ops of the parts.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -101,11 +101,11 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_avg_pool2d_grad(const Tensor& grad_out
   const auto input_format = format_with(weight), weight_format = format_with(input);
   const Tensor dy = grad_output.contiguous(map_format), x = input.contiguous(input_format);
   const Tensor y = has_activation ? activated->contiguous(map_format) : Tensor();
-  Tensor grad_weight = at::empty(weight.sizes(), weight.options().memory_format(weight_format));
-  Tensor grad_input = needs_input_grad ? at::empty(input.sizes(), input.options().memory_format(input_format))
+  Tensor grad_weight = new_tensor(weight.sizes(), weight.options().memory_format(weight_format));
+  Tensor grad_input = needs_input_grad ? new_tensor(input.sizes(), input.options().memory_format(input_format))
                                        : nothing_like(grad_output);
   Tensor grad_bias =
-      needs_bias_grad ? at::empty({shape.K}, input.options().memory_format(std::nullopt)) : nothing_like(grad_output);
+      needs_bias_grad ? new_tensor({shape.K}, input.options().memory_format(std::nullopt)) : nothing_like(grad_output);
   visit_cpu_dtype(input, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::ImagesGradients<T> problem{};

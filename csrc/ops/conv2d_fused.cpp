@@ -16,6 +16,7 @@
 
 #include <algorithm>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -160,9 +161,9 @@ std::tuple<Tensor, Tensor> conv2d_max_pool2d(const Tensor& input, const Tensor& 
   }
   const auto format = output_format(input, weight);
   const std::array<int64_t, 4> size{shape.N, shape.K, output_size[0], output_size[1]};
-  Tensor output = at::empty(size, input.options().memory_format(format));
+  Tensor output = new_tensor(size, input.options().memory_format(format));
   const auto offset_options = input.options().dtype(at::kByte);
-  Tensor offsets = keep ? at::empty(size, offset_options.memory_format(format)) : at::empty({0}, offset_options);
+  Tensor offsets = keep ? new_tensor(size, offset_options.memory_format(format)) : new_tensor({0}, offset_options);
   const Pool2dShape pooled = pool_shape(window, map_size, output_size);
   visit_cpu_dtype(input, [&](auto scalar) {
     using T = decltype(scalar);
@@ -200,8 +201,8 @@ std::tuple<Tensor, Tensor> conv2d_avg_pool2d(const Tensor& input, const Tensor& 
     return {call_avg_pool(map, pool), keep ? map : nothing_like(input)};
   }
   const auto format = output_format(input, weight);
-  Tensor output = at::empty({shape.N, shape.K, output_size[0], output_size[1]}, input.options().memory_format(format));
-  Tensor activated = keep ? at::empty(map_size, input.options().memory_format(format)) : nothing_like(input);
+  Tensor output = new_tensor({shape.N, shape.K, output_size[0], output_size[1]}, input.options().memory_format(format));
+  Tensor activated = keep ? new_tensor(map_size, input.options().memory_format(format)) : nothing_like(input);
   Pool2dShape pooled = pool_shape(window, map_size, output_size);
   pooled.count_include_pad = count_include_pad;
   visit_cpu_dtype(input, [&](auto scalar) {

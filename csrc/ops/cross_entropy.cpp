@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -128,7 +129,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
                     input.sizes());
   const auto compute = input.options().dtype(compute_dtype(input));
   const bool is_none = options.reduction == Reduction::none;
-  Tensor statistics = at::empty(statistics_size<int64_t>(target), compute), total_weight = at::empty({}, compute);
+  Tensor statistics = new_tensor(statistics_size<int64_t>(target), compute), total_weight = new_tensor({}, compute);
   D2L_ON_CUDA(kName, input) {
     const DeviceScope device(input);
     const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, x.scalar_type());
@@ -149,7 +150,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
     return {loss.to(input.scalar_type()), found, total};
   }
   const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, x.scalar_type());
-  Tensor loss = is_none ? at::empty(target.sizes(), input.options()) : at::empty({}, input.options());
+  Tensor loss = is_none ? new_tensor(target.sizes(), input.options()) : new_tensor({}, input.options());
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     const auto sums =
@@ -214,7 +215,7 @@ Tensor cross_entropy_input_grad(const Tensor& grad_output, const Tensor& input, 
                                     label_smoothing)
         .to(input.scalar_type());
   }
-  Tensor grad_input = at::empty(input.sizes(), input.options());
+  Tensor grad_input = new_tensor(input.sizes(), input.options());
   const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, x.scalar_type());
   const Tensor dy = grad_output.contiguous(), found = statistics.contiguous();
   visit_cpu_dtype(x, [&](auto scalar) {

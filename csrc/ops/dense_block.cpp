@@ -10,7 +10,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
@@ -20,6 +19,7 @@
 
 #include <vector>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -162,7 +162,7 @@ void run_on_cpu(const Tensor& map, TensorList parameters, TensorList statistics,
   const int64_t layers = layers_of(parameters), all = map.size(1), first = all - layers * growth;
   const int64_t pixels = map.size(2) * map.size(3), values = map.size(0) * pixels;
   T* const data = map.mutable_data_ptr<T>();
-  const Tensor workspace = at::empty({values * (all - growth)}, map.options());
+  const Tensor workspace = new_tensor({values * (all - growth)}, map.options());
   T* const normalized = workspace.mutable_data_ptr<T>();
   int64_t known = 0;  // channels that have statistics
   for (int64_t i = 0; i < layers; ++i) {
@@ -194,7 +194,7 @@ void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList para
   const int64_t pixels = map.size(2) * map.size(3), values = map.size(0) * pixels;
   const T* const data = map.const_data_ptr<T>();
   T* const gradient = grad.mutable_data_ptr<T>();
-  const Tensor workspace = at::empty({2 * values * (all - growth)}, map.options());
+  const Tensor workspace = new_tensor({2 * values * (all - growth)}, map.options());
   T* const normalized = workspace.mutable_data_ptr<T>();
   T* const grad_normalized = normalized + values * (all - growth);
   for (int64_t i = layers - 1; i >= 0; --i) {
@@ -231,7 +231,7 @@ std::tuple<Tensor, Tensor, Tensor> dense_block(const Tensor& input, TensorList p
   const int64_t growth = check_dense_block<int64_t>(input, parameters, statistics);
   const int64_t channels = input.size(1), all = channels + layers_of(parameters) * growth;
   Tensor map =
-      at::empty({input.size(0), all, input.size(2), input.size(3)}, input.options().memory_format(kChannelsLast));
+      new_tensor({input.size(0), all, input.size(2), input.size(3)}, input.options().memory_format(kChannelsLast));
   Tensor mean = at::zeros({statistics.empty() ? all - growth : 0}, input.options().dtype(statistics_dtype(input)));
   Tensor var = at::zeros_like(mean);
   if (map.numel() == 0) {
@@ -266,7 +266,7 @@ std::tuple<Tensor, Tensors> dense_block_grad(const Tensor& grad_output, const Te
   check_grad<int64_t>(grad_output, output, parameters, statistics);
   const int64_t growth = parameters[2].size(0), channels = output.size(1) - layers_of(parameters) * growth;
   Tensors results = empty_gradients(parameters, output_format(output));
-  Tensor grad = at::empty(output.sizes(), output.options().memory_format(kChannelsLast));
+  Tensor grad = new_tensor(output.sizes(), output.options().memory_format(kChannelsLast));
   grad.copy_(grad_output);
   if (grad.numel() == 0) {
     for (Tensor& result : results) result.zero_();

@@ -4,10 +4,10 @@
 // its own derivative, and nothing but the seed is kept for the backward pass. Places count in the order of the axes,
 // whatever the strides: a gradient may lie in memory in another order than the input did.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -46,7 +46,7 @@ Tensor dropout(const Tensor& input, const Tensor& seed, double p) {
   }
   D2L_ON_CUDA(kName, input) {
     const DeviceScope device(input);
-    Tensor output = at::empty(input.sizes(), input.options());
+    Tensor output = new_tensor(input.sizes(), input.options());
     check_launch(kName, input,
                  cuda::dropout(input.numel(), seed.const_data_ptr<int64_t>(), p, cuda_dtype(input),
                                input.const_data_ptr(), output.mutable_data_ptr(), device.stream()));
@@ -55,7 +55,7 @@ Tensor dropout(const Tensor& input, const Tensor& seed, double p) {
   if (is_16_bit(input)) {
     return dropout(input.to(at::kFloat), seed, p).to(input.scalar_type());
   }
-  Tensor output = at::empty(input.sizes(), input.options());
+  Tensor output = new_tensor(input.sizes(), input.options());
   visit_cpu_dtype(input, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::dropout<T>(input.numel(), *seed.const_data_ptr<int64_t>(), p, input.const_data_ptr<T>(),

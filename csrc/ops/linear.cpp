@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -143,7 +144,7 @@ void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const 
 Tensor linear_activated(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         Activation activation) {
   const auto sizes = check_linear<int64_t>(op, input, weight, bias);
-  const Tensor output = at::empty({sizes.rows, sizes.out_features}, input.options());
+  const Tensor output = new_tensor({sizes.rows, sizes.out_features}, input.options());
   if (output.numel() == 0) {
     return output;
   }

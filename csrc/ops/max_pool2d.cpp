@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -83,8 +84,8 @@ std::tuple<Tensor, Tensor> max_pool(const char* op, const Tensor& input, const P
   const auto options = input.options().memory_format(format);
   const auto offset_dtype = pool_offset_dtype<int64_t>(window, shape.H, shape.W, shape.P, shape.Q);
   const std::array<int64_t, 4> size{shape.N, shape.C, shape.P, shape.Q};
-  Tensor output = at::empty(size, options);
-  const Tensor offsets = with_offsets ? at::empty(size, options.dtype(offset_dtype)) : Tensor();
+  Tensor output = new_tensor(size, options);
+  const Tensor offsets = with_offsets ? new_tensor(size, options.dtype(offset_dtype)) : Tensor();
   if (output.numel() == 0) {
     return {output, offsets};
   }
@@ -98,7 +99,7 @@ std::tuple<Tensor, Tensor> max_pool(const char* op, const Tensor& input, const P
     return {output, offsets};
   }
   const Tensor x = (is_16_bit(input) ? input.to(at::kFloat) : input).contiguous(format);
-  Tensor y = is_16_bit(input) ? at::empty(size, x.options().memory_format(format)) : output;
+  Tensor y = is_16_bit(input) ? new_tensor(size, x.options().memory_format(format)) : output;
   visit_cpu_dtype(x, [&](auto scalar) {
     visit_offset_dtype(offset_dtype, [&](auto offset) {
       using T = decltype(scalar);
@@ -118,7 +119,7 @@ Tensor max_pool2d_input_grad(const Tensor& grad_output, const Tensor& offsets, S
   check_max_pool_input_grad<int64_t>(grad_output, offsets, size, window);
   const Pool2dShape shape = pool_shape(window, size, grad_output.sizes().slice(2));
   const auto format = output_format(grad_output);
-  Tensor grad_input = at::empty(size, grad_output.options().memory_format(format));
+  Tensor grad_input = new_tensor(size, grad_output.options().memory_format(format));
   if (grad_input.numel() == 0) {
     return grad_input;
   }
@@ -154,7 +155,7 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& offsets, IntArrayRef
   check_max_pool_gather<int64_t>(input, offsets, window);
   const Pool2dShape shape = pool_shape(window, input.sizes(), offsets.sizes().slice(2));
   const auto format = output_format(input);
-  Tensor output = at::empty(offsets.sizes(), input.options().memory_format(format));
+  Tensor output = new_tensor(offsets.sizes(), input.options().memory_format(format));
   if (output.numel() == 0) {
     return output;
   }

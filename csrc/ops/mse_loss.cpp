@@ -12,6 +12,7 @@
 
 #include <string>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -78,7 +79,7 @@ Tensor mse_loss(const Tensor& input, const Tensor& target, std::string_view name
     return mse_loss(input.to(at::kFloat), target.to(at::kFloat), name).to(input.scalar_type());
   }
   const Tensor x = as_elements(input), t = as_elements(target, x);
-  Tensor loss = is_none ? at::empty_like(x) : at::empty({}, input.options());
+  Tensor loss = is_none ? new_like(x) : new_tensor({}, input.options());
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     if (is_none) {
@@ -115,7 +116,7 @@ Tensor mse_loss_input_grad(const Tensor& grad_output, const Tensor& input, const
   }
   const Tensor x = as_elements(input), t = as_elements(target, x);
   const Tensor dy = is_none ? as_elements(grad_output, x) : grad_output;
-  Tensor grad_input = at::empty_like(x);
+  Tensor grad_input = new_like(x);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     const T scale = reduction == Reduction::mean ? T(1) / static_cast<T>(count) : T(1);

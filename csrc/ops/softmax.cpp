@@ -3,12 +3,12 @@
 // A derivative needs the output alone and is linear in the gradient. Its own derivatives are written in torch's ops.
 // Outputs are contiguous, as torch's are.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 #include <torch/library.h>
 
+#include "common/allocate.h"
 #include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -77,7 +77,7 @@ template <bool kIsLog>
 Tensor forward(const Tensor& input, int64_t dim) {
   const char* op = kName<kIsLog>;
   check_input(op, input, dim);
-  Tensor output = at::empty(input.sizes(), input.options());
+  Tensor output = new_tensor(input.sizes(), input.options());
   if (input.numel() == 0) {
     return output;
   }
@@ -105,7 +105,7 @@ template <bool kIsLog>
 Tensor input_grad(const Tensor& grad_output, const Tensor& output, int64_t dim) {
   const char* op = kGradName<kIsLog>;
   check_gradient<int64_t>(op, grad_output, output, dim);
-  Tensor grad_input = at::empty(output.sizes(), output.options());
+  Tensor grad_input = new_tensor(output.sizes(), output.options());
   if (output.numel() == 0) {
     return grad_input;
   }

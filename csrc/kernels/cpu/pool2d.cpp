@@ -233,6 +233,7 @@ void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phase
 // Where windows begin along an axis, times `scale`; kNowhere for those without a tap inside the map.
 std::vector<int64_t> places_of_windows(const PoolAxis& axis, int64_t scale) {
   std::vector<int64_t> places;
+  places.reserve(static_cast<size_t>(axis.windows()));
   for (int64_t i = 0; i < axis.windows(); ++i) {
     const Window window = axis.window(i);
     bool any = false;
@@ -249,6 +250,7 @@ void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
   const std::vector<int64_t> rows = places_of_windows({shape, true}, shape.W);
   const std::vector<int64_t> columns = places_of_windows({shape, false}, 1);
   std::vector<int64_t> steps;
+  steps.reserve(std::max<size_t>(static_cast<size_t>(shape.R * shape.S), 256));
   for (int64_t r = 0; r < shape.R; ++r) {
     for (int64_t s = 0; s < shape.S; ++s) {
       steps.push_back(r * shape.rows(0).step * shape.W + s * shape.columns(0).step);
