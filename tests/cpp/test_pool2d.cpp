@@ -164,6 +164,8 @@ std::vector<Problem> problems() {
     const Pool2dShape shape = problem.shape();
     if (shape.P > 0 && shape.Q > 0) all.push_back(problem);
   }
+  all.push_back(square(3, 7, 6, 10, 2, 2));  // gradients as a run of registers, the last one of which is not full
+  all.push_back(square(3, 3, 9, 9, 3, 3));
   return all;
 }
 

@@ -414,7 +414,8 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
       })) {
     return;
   }
-  const bool short_rows = layout == Layout::nchw && shape.W < movable_lanes<T>();
+  const bool short_rows =
+      layout == Layout::nchw && shape.W < movable_lanes<T>() && !Tiles::is_run(shape, 1, movable_lanes<T>());
   if (!short_rows && write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(max_pool2d_input_grad_tiles, work, grad_output, offsets, grad_input, units);
       })) {

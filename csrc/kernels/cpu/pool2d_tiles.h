@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/pool2d_tiles_kernel.h"
@@ -12,11 +13,22 @@ class Tiles {
  public:
   // `channels` of a pixel that lie side by side; `lanes` of a register, or 0 where lanes cannot be moved about.
   Tiles(const Pool2dShape& shape, int64_t channels, int64_t lanes) {
-    work_ = {shape.P, shape.Q, shape.H, shape.W, shape.R, shape.S, channels, shape.N * shape.C / channels * shape.P,
+    const int64_t units = shape.N * shape.C / channels * shape.P;
+    work_ = {shape.P, shape.Q, shape.H, shape.W, shape.R, shape.S, channels, units, units * shape.Q * channels,
              nullptr, nullptr, nullptr};
-    if (channels < lanes && shape.S <= 256 && tabulate(lanes)) {
-      work_.first = first_.data(), work_.sources = sources_.data(), work_.taps = taps_.data();
+    if (channels >= lanes || shape.R * shape.S > 256) return;
+    if (is_run(shape, channels, lanes)) {
+      make_run(lanes);
+    } else if (!tabulate(lanes, shape.Q * shape.S * channels)) {
+      return;
     }
+    work_.first = first_.data(), work_.sources = sources_.data(), work_.taps = taps_.data();
+  }
+
+  // Whether all pixels belong to windows, and a register holds a whole row of these: then any register of pixels, in
+  // all of the tensor, can be made of a register of windows.
+  static bool is_run(const Pool2dShape& shape, int64_t channels, int64_t lanes) {
+    return shape.Q * channels <= lanes && shape.P * shape.R == shape.H && shape.Q * shape.S == shape.W;
   }
 
   // Whether windows lie like that: none overlaps, hangs over the edge or has holes. And whether there are any.
@@ -33,14 +45,29 @@ class Tiles {
   const Pool2dTiles& view() const { return work_; }
 
  private:
-  // False if a register would have to read from more windows than it holds.
-  bool tabulate(int64_t lanes) {
-    const int64_t C = work_.channels, S = work_.S, used = work_.columns * S * C;
+  // Units become as many rows of windows as fill whole registers with pixels, in the order they lie in: to the kernel
+  // one row of windows, each of a row of R * S pixels.
+  void make_run(int64_t lanes) {
+    const int64_t windows = work_.columns * work_.channels, taps = work_.R * work_.S;
+    const int64_t rows = lanes / std::gcd(windows * taps, lanes);
+    tabulate(lanes, rows * windows * taps);
+    work_.rows = work_.source_rows = work_.R = work_.channels = 1;
+    work_.columns = rows * windows, work_.S = taps;
+    work_.source_columns = work_.columns * taps;
+    work_.units = (work_.windows + work_.columns - 1) / work_.columns;
+  }
+
+  // The tables for `used` pixels, times channels, of rows of windows. False if a register would have to read from more
+  // windows than it holds.
+  bool tabulate(int64_t lanes, int64_t used) {
+    const int64_t C = work_.channels, S = work_.S, row = work_.columns * S * C;
+    const auto source = [&](int64_t i) { return i / (row * work_.R) * (row / S) + i % row / (S * C) * C + i % C; };
+    const auto tap = [&](int64_t i) { return i / row % work_.R * S + i / C % S; };
     const int64_t length = (used + lanes - 1) / lanes * lanes;
     sources_.resize(static_cast<size_t>(length));
     taps_.resize(static_cast<size_t>(length));
-    for (int64_t begin = 0; begin < used; begin += lanes) {
-      const auto source = [&](int64_t i) { return i / (S * C) * C + i % C; };
+    for (int64_t table = 0; table < used; table += lanes) {
+      const int64_t begin = std::clamp<int64_t>(used - lanes, 0, table);  // the last register may repeat some pixels
       const int64_t end = std::min(begin + lanes, used);
       int64_t low = source(begin), high = low;
       for (int64_t i = begin; i < end; ++i) {
@@ -50,8 +77,8 @@ class Tiles {
       if (high - low >= lanes) return false;
       first_.push_back(low);
       for (int64_t i = begin; i < end; ++i) {
-        sources_[static_cast<size_t>(i)] = static_cast<uint8_t>(source(i) - low);
-        taps_[static_cast<size_t>(i)] = static_cast<uint8_t>(i / C % S);
+        sources_[static_cast<size_t>(table + i - begin)] = static_cast<uint8_t>(source(i) - low);
+        taps_[static_cast<size_t>(table + i - begin)] = static_cast<uint8_t>(tap(i));
       }
     }
     return true;

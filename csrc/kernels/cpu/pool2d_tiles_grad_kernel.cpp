@@ -40,29 +40,30 @@ D2L_INLINE void clear_rest(const Pool2dTiles& work, bool is_last, T* rows) {
   if (is_last) clear(rows + work.R * pitch, (work.source_rows - work.rows * work.R) * pitch);
 }
 
-// kCount channels at a time. `size` is 0 for a maximum.
-template <bool kMaximum, typename T, typename Offset>
+// kCount channels at a time, of windows of kTaps x kTaps pixels, or of any size for 0. `size` is 0 for a maximum.
+template <int kTaps, bool kMaximum, typename T, typename Offset>
 D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets, T* rows) {
-  const int64_t pitch = work.source_columns * work.channels;
-  for (int64_t q = 0; q < work.columns; ++q) {
-    for_each_pack<T>(work.channels, [&](auto count, auto blocks, int64_t i) {
+  const int64_t R = kTaps > 0 ? kTaps : work.R, S = kTaps > 0 ? kTaps : work.S;
+  const int64_t channels = work.channels, pitch = work.source_columns * channels;
+  for (int64_t q = 0; q < work.columns; ++q, gradients += channels, offsets += kMaximum ? channels : 0) {
+    T* const first = rows + q * S * channels;
+    for_each_pack<T>(channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
       constexpr int kCount = count.value;
       constexpr int kBlocks = blocks.value;
-      const int64_t from = q * work.channels + i;
       pack_t<T, kCount> gradient[kBlocks];
       pack_t<lane_t<T>, kCount> codes[kBlocks] = {};
       for (int b = 0; b < kBlocks; ++b) {
-        gradient[b] = load_pack<kCount>(gradients + from + b * kCount);
+        gradient[b] = load_pack<kCount>(gradients + i + b * kCount);
         if constexpr (kMaximum) {
-          codes[b] = load_codes<lane_t<T>, kCount>(offsets + from + b * kCount);
+          codes[b] = load_codes<lane_t<T>, kCount>(offsets + i + b * kCount);
         } else {
           gradient[b] /= size;
         }
       }
       lane_t<T> code = 0;
-      for (int64_t r = 0; r < work.R; ++r) {
-        T* to = rows + r * pitch + q * work.S * work.channels + i;
-        for (int64_t s = 0; s < work.S; ++s, ++code, to += work.channels) {
+      for (int64_t r = 0; r < R; ++r) {
+        T* to = first + r * pitch + i;
+        for (int64_t s = 0; s < S; ++s, ++code, to += channels) {
           for (int b = 0; b < kBlocks; ++b) {
             if constexpr (kCount == kLanes<T>) prefetch_stores(to + b * kCount);
             const auto value =
@@ -76,42 +77,64 @@ D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients
 }
 
 #if defined(__AVX2__)
-// A register of the input's row at a time. There are `left` windows from the first on, in all of the tensor.
-template <bool kMaximum, typename T, typename Offset>
+// A register of the input's row at a time, `used` pixels (times channels) of it. There are `left` windows from the
+// first on, in all of the tensor. Where kWhole is set whole registers may be read and written: what they hold too much
+// is written again later. Loads and stores of parts take much longer.
+template <bool kWhole, bool kMaximum, typename T, typename Offset>
 D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets, int64_t left,
-                            T* rows) {
+                            int64_t used, T* rows) {
   using Code = lane_t<T>;
   constexpr int kCount = kLanes<T>;
-  const int64_t pitch = work.source_columns * work.channels, used = work.columns * work.S * work.channels;
-  for (int64_t i = 0, vector = 0; i < used; i += kCount, ++vector) {
-    const int64_t from = work.first[vector], available = min(left - from, kCount);
-    Offset padded[kCount] = {};
-    const Offset* places = nullptr;
-    if constexpr (kMaximum) places = offsets + from;
-    if (kMaximum && available < kCount) {
-      for (int64_t lane = 0; lane < available; ++lane) padded[lane] = places[lane];
-      places = padded;
+  const int64_t pitch = work.source_columns * work.channels,
+                last = max(work.columns * work.S * work.channels - kCount, 0);
+  for (int64_t table = 0, vector = 0; table < used; table += kCount, ++vector) {
+    const int64_t from = work.first[vector], begin = min(table, last);
+    pack_t<Code, kCount> places{}, codes{}, code{};
+    vec_t<T> windows;
+    if constexpr (kWhole) {
+      windows = load(gradients + from);
+      if constexpr (kMaximum) places = load_codes<Code, kCount>(offsets + from);
+    } else {
+      const int64_t available = min(left - from, kCount);
+      windows = load_partial(gradients + from, available);
+      if constexpr (kMaximum) {
+        Offset padded[kCount] = {};
+        for (int64_t lane = 0; lane < available; ++lane) padded[lane] = offsets[from + lane];
+        places = load_codes<Code, kCount>(padded);
+      }
     }
-    const auto sources = load_codes<Code, kCount>(work.sources + i);
-    const auto windows = available < kCount ? load_partial(gradients + from, available) : load(gradients + from);
+    const auto sources = load_codes<Code, kCount>(work.sources + table);
     auto gradient = __builtin_shuffle(windows, sources);
-    pack_t<Code, kCount> codes{}, code{};
     if constexpr (kMaximum) {
-      codes = __builtin_shuffle(load_codes<Code, kCount>(places), sources);
-      code = load_codes<Code, kCount>(work.taps + i);
+      codes = __builtin_shuffle(places, sources);
+      code = load_codes<Code, kCount>(work.taps + table);
     } else {
       gradient /= size;
     }
-    for (int64_t r = 0; r < work.R; ++r, code += static_cast<Code>(work.S)) {
+    T* to = rows + begin;
+    for (int64_t r = 0; r < work.R; ++r, code += static_cast<Code>(work.S), to += pitch) {
       const auto value = kMaximum ? where_equal<T, kCount>(codes, code, gradient) : gradient;
-      T* to = rows + r * pitch + i;
       prefetch_stores(to);
-      if (i + kCount <= used) {
+      if constexpr (kWhole) {
         store(to, value);
       } else {
-        store_partial(to, value, used - i);
+        store_partial(to, value, min(used - begin, kCount));
       }
     }
+  }
+}
+
+// There is `room` for elements from `rows` on that this thread writes.
+template <bool kMaximum, typename T, typename Offset>
+D2L_INLINE void write_row_by_lanes(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets,
+                                   int64_t left, int64_t room, T* rows) {
+  constexpr int kCount = kLanes<T>;
+  const int64_t pitch = work.source_columns * work.channels, row = work.columns * work.S * work.channels;
+  const int64_t used = min(row, left * work.S);
+  if (left >= work.first[(row - 1) / kCount] + kCount && room >= (work.R - 1) * pitch + max(row, kCount)) {
+    write_lanes<true, kMaximum>(work, size, gradients, offsets, left, used, rows);
+  } else {
+    write_lanes<false, kMaximum>(work, size, gradients, offsets, left, used, rows);
   }
 }
 #endif
@@ -120,20 +143,31 @@ template <bool kMaximum, typename T, typename Offset>
 D2L_INLINE void write_tiles(const Pool2dTiles& work, T size, const T* grad_output, const Offset* offsets, T* grad_input,
                             Span units) {
   const int64_t pitch = work.source_columns * work.channels, windows = work.columns * work.channels;
+  const int64_t rest = (work.source_rows - work.rows * work.R) * pitch;
+  int64_t p = units.begin % work.rows;
+  T* rows = grad_input + (units.begin / work.rows * work.source_rows + p * work.R) * pitch;
+  int64_t left = work.windows - units.begin * windows;
+  int64_t room = (units.end / work.rows - units.begin / work.rows) * (work.rows * work.R * pitch + rest) +
+                 (units.end % work.rows - p) * work.R * pitch;  // from `rows` to the end of what is written here
+  grad_output += units.begin * windows;
+  if constexpr (kMaximum) offsets += units.begin * windows;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const int64_t image = unit / work.rows, p = unit % work.rows;
-    T* rows = grad_input + (image * work.source_rows + p * work.R) * pitch;
-    const T* gradients = grad_output + unit * windows;
-    const Offset* places = kMaximum ? offsets + unit * windows : nullptr;
+    const bool is_last = ++p == work.rows;
+    const int64_t step = work.R * pitch + (is_last ? rest : 0);
 #if defined(__AVX2__)
     if (work.first != nullptr) {
-      write_lanes<kMaximum>(work, size, gradients, places, (work.units - unit) * windows, rows);
-      clear_rest(work, p == work.rows - 1, rows);
-      continue;
-    }
+      write_row_by_lanes<kMaximum>(work, size, grad_output, offsets, left, room, rows);
+    } else
 #endif
-    write_pixels<kMaximum>(work, size, gradients, places, rows);
-    clear_rest(work, p == work.rows - 1, rows);
+        if (work.R == 2 && work.S == 2) {
+      write_pixels<2, kMaximum>(work, size, grad_output, offsets, rows);
+    } else {
+      write_pixels<0, kMaximum>(work, size, grad_output, offsets, rows);
+    }
+    clear_rest(work, is_last, rows);
+    if (is_last) p = 0;
+    rows += step, room -= step, left -= windows, grad_output += windows;
+    if constexpr (kMaximum) offsets += windows;
   }
 }
 

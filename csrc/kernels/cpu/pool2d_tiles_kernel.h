@@ -6,13 +6,13 @@
 namespace d2l::cpu {
 
 // rows x columns windows of R x S pixels each; what they leave at the bottom and on the right belongs to none. NCHW has
-// one channel. A unit of work is one row of windows.
+// one channel. A unit of work is one row of windows, the last one cut short by `windows` where tables make it several.
 struct Pool2dTiles {
   int64_t rows, columns;
   int64_t source_rows, source_columns;
   int64_t R, S;
   int64_t channels;
-  int64_t units;  // in all of the tensor
+  int64_t units, windows;  // in all of the tensor; windows times channels
   // Null, or for rows of the input in registers: the first window (times channels, plus channel) that each register
   // reads, and for each lane where its window is from there on, and which tap s of it the lane is. Padded to whole
   // registers.
