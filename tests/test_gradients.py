@@ -130,7 +130,7 @@ def test_only_needed_gradients_are_computed(wanted):
     with _Calls() as calls:
         output.backward(torch.ones_like(output))
     needed = [name for place, name in enumerate(PASSES) if place in wanted]
-    assert calls.names == needed
+    assert sorted(calls.names) == sorted(needed)
     assert [leaf.grad is not None for leaf in leaves] == [i in wanted for i in range(3)]
 
 

@@ -1,4 +1,4 @@
-"""Backwards that write over the gradient that they were called with: only where nobody can see it."""
+"""Backwards that write over the gradient that they were called with, or their input: only where nobody can see it."""
 
 import numpy as np
 import pytest
@@ -155,3 +155,133 @@ def test_a_gradient_that_goes_two_ways_is_not(leaf):
         ((pair[0] + pair[1]) * torch.full_like(leaf, 3, requires_grad=False)).sum().backward()
         assert torch.equal(other.grad, torch.full_like(other, 3))
         assert torch.equal(leaf.grad, 6.0 * (leaf > 0))
+
+
+# ---- saved inputs ------------------------------------------------------------------------------------------------
+
+
+def parameter(*size):
+    return torch.linspace(-0.3, 0.4, int(np.prod(size))).view(size).requires_grad_()
+
+
+def residual_norm(input):
+    residual = input.sum() * torch.zeros_like(input, requires_grad=False)  # wants a gradient, and does not keep input
+    return ops.batch_norm_add_relu(input, residual, None, None, training=True)
+
+
+CONVOLUTIONS = {
+    "conv2d": lambda input: ops.conv2d(input, parameter(5, 8, 3, 3), padding=1),
+    "conv2d_activation": lambda input: ops.conv2d_activation(input, parameter(5, 8, 3, 3), activation="tanh"),
+    "conv2d_max_pool2d": lambda input: ops.conv2d_max_pool2d(input, parameter(5, 8, 3, 3), pool_size=2),
+    "conv2d_avg_pool2d": lambda input: ops.conv2d_avg_pool2d(
+        input, parameter(5, 8, 3, 3), padding=1, activation="sigmoid", pool_size=2
+    ),
+}
+READERS = CONVOLUTIONS | {
+    "batch_norm_add_relu": residual_norm,
+    "linear": lambda input: ops.linear(input, parameter(7, 6)),
+}
+
+
+@pytest.fixture(params=[4, 64], ids=["few images", "images in lanes"])
+def images(request):
+    torch.manual_seed(0)
+    return torch.randn(request.param, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+
+
+def input_place(op, leaf, hold=lambda input: None, **options):
+    """Whether the gradient of the argument of `op` lay where the argument was, and the gradient of `leaf`."""
+    input = leaf * 2
+    hold(input)
+    place, places = input.data_ptr(), []
+    input.register_hook(pointer_to(places))
+    result = op(input)
+    del input
+    (gradient,) = torch.autograd.grad(result.square().sum(), leaf, **options)
+    return places == [place], gradient
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_input_is_written_over(name, images):
+    if name == "linear":  # which makes rows of more axes: a view
+        images = torch.randn(64, 6, requires_grad=True)
+    is_over, gradient = input_place(READERS[name], images)
+    kept, expected = input_place(READERS[name], images, retain_graph=True)
+    assert is_over
+    assert not kept
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("part", [lambda input: input, lambda input: input[1:], torch.Tensor.detach])
+@pytest.mark.parametrize("name", READERS)
+def test_an_input_that_somebody_holds_is_not(name, part, images):
+    held = []
+    is_over, _ = input_place(READERS[name], images, hold=lambda input: held.append(part(input)))
+    assert not is_over
+    assert torch.equal(held[0], part(2 * images))
+
+
+def test_nor_one_that_another_node_needs(images):
+    def both(input):
+        output = torch.sigmoid(input)  # keeps its result, which is the argument of the convolution
+        return CONVOLUTIONS["conv2d"](output)
+
+    leaf = images.detach().contiguous().requires_grad_()
+    (gradient,) = torch.autograd.grad(both(leaf).sum(), leaf)
+    (expected,) = torch.autograd.grad(
+        torch.nn.functional.conv2d(torch.sigmoid(leaf), parameter(5, 8, 3, 3), padding=1).sum(), leaf
+    )
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_nor_one_of_two_readers(name, images):
+    def two(input):
+        return CONVOLUTIONS[name](input) + CONVOLUTIONS[name](input)
+
+    _, gradient = input_place(two, images)
+    _, once = input_place(CONVOLUTIONS[name], images)
+    torch.testing.assert_close(gradient, 4 * once, rtol=1e-4, atol=1e-4)
+
+
+def test_nor_with_a_graph_of_the_gradient(images):
+    is_over, gradient = input_place(CONVOLUTIONS["conv2d"], images, create_graph=True)
+    assert not is_over
+    assert gradient.requires_grad
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_nor_what_hooks_of_saved_tensors_keep(name, images):
+    kept = []
+
+    def pack(tensor):
+        kept.append((tensor, tensor.clone()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = CONVOLUTIONS[name](images * 2)
+    result.square().sum().backward()
+    assert all(torch.equal(tensor, copy) for tensor, copy in kept)
+
+
+def test_nor_the_memory_of_an_array_that_was_saved(images):
+    array = np.full((4, 8, 6, 6), 0.5, dtype=np.float32)
+    input = torch.from_numpy(array).requires_grad_()
+    CONVOLUTIONS["conv2d"](input).sum().backward()
+    assert (array == 0.5).all()
+
+
+def test_a_graph_is_gone_after_its_backward(images):
+    result = CONVOLUTIONS["conv2d"](images * 2).sum()
+    result.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        result.backward()
+
+
+def test_the_gradient_behind_a_pool_in_either_order(images):
+    gradients = []
+    for format in (torch.channels_last, torch.contiguous_format):
+        output = CONVOLUTIONS["conv2d_avg_pool2d"](images * 2)
+        weights = torch.arange(output.numel(), dtype=torch.float32).view(output.shape)
+        gradients += torch.autograd.grad(output, images, weights.contiguous(memory_format=format))
+    assert torch.equal(*gradients)

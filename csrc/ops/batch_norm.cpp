@@ -371,7 +371,7 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const auto layout = layout_of(input, shape);
   const bool by_output = output.has_value() && activation != Activation::none;
   const Tensor through = taken_or_empty(grad_output, format_of(input));
-  Tensor grad_input = for_residual ? empty_map(input) : through;
+  Tensor grad_input = for_residual ? taken_or_empty(input, format_of(input)) : through;
   Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = new_like(grad_weight);
   if (input.numel() == 0) {
     return {grad_input, grad_weight.zero_(), grad_bias.zero_(), through};

@@ -137,7 +137,8 @@ struct BatchNormTrain : Function<BatchNormTrain> {
     if (wanted.residual && activation == "none") {
       grad_residual = grads[0];
     }
-    const OfferedGradient offer(grads[0]);  // but for such a residual
+    const OfferedGradient offered_gradient(grads[0]);  // but for such a residual
+    const OfferedInput offered_input(input);
     if (wanted.residual && activation != "none") {
       std::tie(grad_input, grad_weight, grad_bias, grad_residual) = call_add_train_grad(
           grads[0], input, output, optional(saved[2]), optional(saved[3]), mean, var, eps, activation);

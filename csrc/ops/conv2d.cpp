@@ -15,6 +15,7 @@
 #include "common/dispatch.h"
 #include "common/function.h"
 #include "common/memory_format.h"
+#include "common/reuse.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/batch_norm.h"
@@ -268,7 +269,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
   const IntArrayRef size = C10_AS_INTARRAYREF_SLOW(input_size);
   Conv2dShape shape = to_shape(check_input_grad<int64_t>(grad_output, weight, size, options), options);
   const auto format = output_format(grad_output, weight);
-  Tensor grad_input = new_tensor(size, grad_output.options().memory_format(format));
+  Tensor grad_input = taken_or_empty(size, grad_output.options(), format);
   if (grad_input.numel() == 0) {
     return grad_input;
   }
@@ -433,11 +434,12 @@ variable_list convolution_grads(AutogradContext* ctx, const Tensor& grad_output)
   }
   const auto saved = ctx->get_saved_variables();
   const SavedGeometry geometry(ctx);
-  if (ctx->needs_input_grad(0)) {
-    result[0] = geometry.input_grad(grad_output, saved[1]);
-  }
   if (ctx->needs_input_grad(1)) {
     result[1] = geometry.weight_grad(grad_output, saved[0]);
+  }
+  if (ctx->needs_input_grad(0)) {
+    const OfferedInput offer(saved[0]);
+    result[0] = geometry.input_grad(grad_output, saved[1]);
   }
   // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
   if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2)) {

@@ -12,6 +12,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/memory_format.h"
+#include "common/reuse.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "ops/activation.h"
 #include "ops/conv2d_fused.h"
@@ -55,10 +56,11 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_avg_pool2d_grad_separate(
       call_avg_pool_grad(grad_output, map_size, {pool_size, pool_stride, pool_padding, ceil_mode, count_include_pad});
   const auto [grad, grad_bias] =
       activation_grads(activation_name, needs_bias_grad, spread, tensor_or_undefined(activated));
+  const Tensor grad_weight =
+      call_conv2d_weight_grad(grad, input, weight.sym_sizes(), stride, padding, dilation, groups);
   return {needs_input_grad ? call_conv2d_input_grad(grad, weight, input.sym_sizes(), stride, padding, dilation, groups)
                            : nothing_like(grad_output),
-          call_conv2d_weight_grad(grad, input, weight.sym_sizes(), stride, padding, dilation, groups),
-          needs_bias_grad ? grad_bias : nothing_like(grad_output)};
+          grad_weight, needs_bias_grad ? grad_bias : nothing_like(grad_output)};
 }
 
 // ---- kernels on the CPU ------------------------------------------------------------------------------------------
@@ -99,11 +101,13 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_avg_pool2d_grad(const Tensor& grad_out
     return map_format == at::MemoryFormat::ChannelsLast ? map_format : output_format(other);
   };
   const auto input_format = format_with(weight), weight_format = format_with(input);
-  const Tensor dy = grad_output.contiguous(map_format), x = input.contiguous(input_format);
+  // The kernel reads the gradient in either order, which Flatten behind the pool may have changed.
+  const auto grad_format = grad_output.is_contiguous() ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast;
+  const Tensor dy = grad_output.contiguous(grad_format), x = input.contiguous(input_format);
   const Tensor y = has_activation ? activated->contiguous(map_format) : Tensor();
   Tensor grad_weight = new_tensor(weight.sizes(), weight.options().memory_format(weight_format));
-  Tensor grad_input = needs_input_grad ? new_tensor(input.sizes(), input.options().memory_format(input_format))
-                                       : nothing_like(grad_output);
+  // The input of some images is read before their gradient is written.
+  Tensor grad_input = needs_input_grad ? taken_or_empty(input, input_format) : nothing_like(grad_output);
   Tensor grad_bias =
       needs_bias_grad ? new_tensor({shape.K}, input.options().memory_format(std::nullopt)) : nothing_like(grad_output);
   visit_cpu_dtype(input, [&](auto scalar) {
@@ -112,6 +116,7 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_avg_pool2d_grad(const Tensor& grad_out
     problem.shape = shape;
     problem.input_layout = layout_of(input_format);
     problem.output_layout = layout_of(map_format);
+    problem.grad_output_layout = layout_of(grad_format);
     problem.grad_output = dy.const_data_ptr<T>();
     problem.is_pooled = true;
     problem.activation = activation;

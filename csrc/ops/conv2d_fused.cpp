@@ -24,6 +24,7 @@
 #include "common/dispatch.h"
 #include "common/function.h"
 #include "common/memory_format.h"
+#include "common/reuse.h"
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/parallel.h"
@@ -322,8 +323,11 @@ variable_list convolution_grads(AutogradContext* ctx, const variable_list& saved
                                 const Tensor& grad_bias, size_t arguments) {
   variable_list result(arguments);
   const SavedGeometry geometry(ctx);
-  if (ctx->needs_input_grad(0)) result[0] = geometry.input_grad(grad, saved[1]);
   if (ctx->needs_input_grad(1)) result[1] = geometry.weight_grad(grad, saved[0]);
+  if (ctx->needs_input_grad(0)) {
+    const OfferedInput offer(saved[0]);
+    result[0] = geometry.input_grad(grad, saved[1]);
+  }
   if (needs_bias_grad(ctx)) result[2] = grad_bias;
   return result;
 }
@@ -421,6 +425,7 @@ struct Conv2dAvgPool2d : Function<Conv2dAvgPool2d> {
         const SavedGeometry geometry(ctx);
         const OptionalTensor activated = saved[2].defined() ? OptionalTensor(saved[2]) : std::nullopt;
         const bool needs_input_grad = ctx->needs_input_grad(0);
+        const OfferedInput offer(saved[0]);
         auto [grad_input, grad_weight, grad_bias] = call_conv2d_avg_pool2d_grad(
             grads[0], activated, saved[0], saved[3],
             {geometry.stride(), geometry.padding(), geometry.dilation(), geometry.groups()},

@@ -16,6 +16,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/function.h"
+#include "common/reuse.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/activation.h"
@@ -144,7 +145,8 @@ void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const 
 Tensor linear_activated(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         Activation activation) {
   const auto sizes = check_linear<int64_t>(op, input, weight, bias);
-  const Tensor output = new_tensor({sizes.rows, sizes.out_features}, input.options());
+  const Tensor output =
+      taken_or_empty({sizes.rows, sizes.out_features}, input.options(), at::MemoryFormat::Contiguous);
   if (output.numel() == 0) {
     return output;
   }
@@ -242,11 +244,12 @@ struct Linear : Function<Linear> {
     const auto [grad, grad_bias] =
         activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
     if (needs_bias_grad) result[2] = grad_bias;
-    if (ctx->needs_input_grad(0)) {
-      result[0] = call_linear(grad, saved[1].t());
-    }
     if (ctx->needs_input_grad(1)) {
       result[1] = call_linear(grad.t(), saved[0].t());
+    }
+    if (ctx->needs_input_grad(0)) {
+      const OfferedInput offer(saved[0]);
+      result[0] = call_linear(grad, saved[1].t());
     }
     return result;
   }

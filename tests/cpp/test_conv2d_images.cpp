@@ -157,6 +157,7 @@ void test_case(Report& report, const Conv2dShape& s, Layout layout, Activation a
   const cpu::ImagesGradients<T> gradients{s,
                                           layout,
                                           layout,
+                                          layout,
                                           grad_result.data(),
                                           is_pooled,
                                           activation,
@@ -179,6 +180,13 @@ void test_case(Report& report, const Conv2dShape& s, Layout layout, Activation a
   alone.grad_weight = again_weight.data();
   cpu::conv2d_images_grads(alone);
   report.check(again_weight == got_weight, "grad_weight alone " + name);
+
+  auto over_input = input;
+  cpu::ImagesGradients<T> in_place = gradients;
+  in_place.input = in_place.grad_input = over_input.data();
+  in_place.grad_weight = again_weight.data();
+  cpu::conv2d_images_grads(in_place);
+  report.check(over_input == got_input && again_weight == got_weight, "grad_input over input " + name);
 }
 
 template <typename T>

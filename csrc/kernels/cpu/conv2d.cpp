@@ -152,7 +152,7 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_ou
   if (conv2d_suits_images(shape, sizeof(T))) {
     ImagesGradients<T> problem{};
     problem.shape = shape;
-    problem.input_layout = problem.output_layout = layout;
+    problem.input_layout = problem.grad_output_layout = layout;
     problem.grad_output = grad_output;
     problem.weight = weight;
     problem.weight_strides = weight_strides;
@@ -193,7 +193,7 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   if (conv2d_suits_images(shape, sizeof(T))) {
     ImagesGradients<T> problem{};
     problem.shape = shape;
-    problem.input_layout = problem.output_layout = layout;
+    problem.input_layout = problem.grad_output_layout = layout;
     problem.grad_output = grad_output;
     problem.input = input;
     problem.grad_weight = grad_weight;

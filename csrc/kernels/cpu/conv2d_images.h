@@ -32,7 +32,7 @@ void conv2d_images(const ImagesForward<T>& problem);
 template <typename T>
 struct ImagesGradients {
   Conv2dShape shape;
-  Layout input_layout, output_layout;
+  Layout input_layout, output_layout, grad_output_layout;
   const T* grad_output;  // of the averages if is_pooled, else of the activated map
   bool is_pooled;
   Activation activation;

@@ -165,9 +165,9 @@ struct Gradients {
     const bool needs_output = problem.activation != Activation::none, copies_grad = needs_output || problem.is_pooled;
     // Columns beyond the input's that the weight gradient reads.
     const int64_t column_margin = max(shape.pad_left, Q - 1 + shape.S - 1 - shape.pad_left - (W - 1));
-    ImagesMap<T> grad = with_margin<T>(problem.output_layout, K, P, Q);
+    ImagesMap<T> grad = with_margin<T>(needs_output ? problem.output_layout : problem.grad_output_layout, K, P, Q);
     ImagesMap<T> outer =
-        without_margin<T>(problem.output_layout, K, problem.is_pooled ? P / 2 : P, problem.is_pooled ? Q / 2 : Q);
+        without_margin<T>(problem.grad_output_layout, K, problem.is_pooled ? P / 2 : P, problem.is_pooled ? Q / 2 : Q);
     ImagesMap<T> input(problem.input_layout, C, H, W, 0, max(0, column_margin));
     ImagesMap<T> grad_input = without_margin<T>(problem.input_layout, C, H, W);
     T* memory = task_memory<T>(grad.elements() + outer.elements() + input.elements() + grad_input.elements());
