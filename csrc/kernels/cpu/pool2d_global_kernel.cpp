@@ -83,13 +83,20 @@ D2L_INLINE void max_of_plane(const T* plane, int64_t pixels, T* output, Offset* 
   const auto smaller = [](auto a, auto b) D2L_INLINE_LAMBDA { return a < b ? a : b; };
   if constexpr (kWithOffsets) {
     maxima[0].merge(maxima[1]), maxima[2].merge(maxima[3]), maxima[0].merge(maxima[2]);
-    *output = fold_all<T>(maxima[0].best, larger);
+    const auto best = broadcast(fold_all<T>(maxima[0].best, larger));
     const auto elsewhere = broadcast(std::numeric_limits<Code>::max());
-    const vec_t<Code> pixel = maxima[0].best == broadcast(*output) ? maxima[0].pixel : elsewhere;
-    *offset = static_cast<Offset>(fold_all<Code>(pixel, smaller));
+    const vec_t<Code> pixel = maxima[0].best == best ? maxima[0].pixel : elsewhere;
+    const Code place = fold_all<Code>(pixel, smaller);
+    *output = plane[place];  // of two zeros the first one, with its sign
+    *offset = static_cast<Offset>(place);
   } else {
-    *output =
+    T best =
         fold_all<T>(larger(larger(maxima[0].best, maxima[1].best), larger(maxima[2].best, maxima[3].best)), larger);
+    if (best == 0) {  // likewise
+      while (*plane != 0) ++plane;
+      best = *plane;
+    }
+    *output = best;
   }
 }
 
