@@ -132,7 +132,8 @@ def test_less_is_kept():
 
     layers = lambda nn: nn.Sequential(nn.BatchNorm2d(4), nn.Sigmoid())  # noqa: E731
     input = torch.randn(4, 4, 32, 32)
-    assert _saved_bytes(layers(nn), input) <= _saved_bytes(layers(torch.nn), input)
+    # What the sigmoid gave is computed again.
+    assert _saved_bytes(layers(nn), input) < _saved_bytes(layers(torch.nn), input) - 0.9 * input.nbytes
 
 
 def test_compile_and_torch_func():

@@ -7,6 +7,7 @@ import torch
 from cases import DTYPES, over
 from specs import BY_NAME, FUNCTIONAL
 
+from d2lkernels import ops
 from d2lkernels.testing import LAYOUTS, Sample, call, converted, gradients, strides_that_matter
 
 
@@ -101,6 +102,19 @@ def test_strides_of_outputs_and_gradients(spec, device, dtype):
         for gradient in gradients(spec.function, tensors, sample.arguments, torch.ones_like(output), places):
             if gradient.dim() == 4 and not gradient._is_view():  # that of a concatenation is a range of grad_output
                 assert _is_channels_last(gradient) == channels_last
+
+
+@pytest.mark.parametrize("pool", [lambda x: ops.avg_pool2d(x, 2), lambda x: ops.adaptive_avg_pool2d(x, 1)])
+def test_gradients_of_averages_lie_as_their_input(pool):
+    """Whatever the order of the gradient they come from, which Flatten for one changes."""
+    input = torch.randn(2, 3, 4, 6)
+    weights = torch.randn(pool(input).shape)
+    gradients = {}
+    for format in (torch.contiguous_format, torch.channels_last):
+        leaf = input.contiguous(memory_format=format).requires_grad_()
+        (gradients[format],) = torch.autograd.grad(pool(leaf), leaf, weights)
+        assert _is_channels_last(gradients[format]) == (format == torch.channels_last)
+    assert torch.equal(*gradients.values())
 
 
 def _is_channels_last(tensor) -> bool:

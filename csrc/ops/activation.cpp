@@ -212,6 +212,20 @@ Activation activation_of(const char* op, std::string_view name) {
   TORCH_CHECK_VALUE(false, op, "(): expected activation to be one of none, relu, sigmoid, tanh, but got '", name, "'");
 }
 
+Tensor activated(Activation activation, const Tensor& input) {
+  switch (activation) {
+    case Activation::relu:
+      return call_forward<Activation::relu>(input);
+    case Activation::sigmoid:
+      return call_forward<Activation::sigmoid>(input);
+    case Activation::tanh:
+      return call_forward<Activation::tanh>(input);
+    case Activation::none:
+      break;
+  }
+  return input;
+}
+
 Tensor activation_input_grad(Activation activation, const Tensor& grad_output, const Tensor& output) {
   switch (activation) {
     case Activation::relu:

@@ -13,6 +13,9 @@ namespace d2l {
 // "none", "relu", "sigmoid" or "tanh", as schemas have it.
 Activation activation_of(const char* op, std::string_view name);
 
+// activation(input), through the dispatcher: differentiable.
+at::Tensor activated(Activation activation, const at::Tensor& input);
+
 // grad_output * activation'(output), through the dispatcher: differentiable.
 at::Tensor activation_input_grad(Activation activation, const at::Tensor& grad_output, const at::Tensor& output);
 

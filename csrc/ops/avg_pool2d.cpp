@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include <array>
+
 #include "common/allocate.h"
 #include "common/autograd.h"
 #include "common/check.h"
@@ -225,8 +227,8 @@ struct AvgPooling {
   }
 
   // In one list: each entry of saved_data costs a look-up, most of them more than the number is worth.
-  void save(AutogradContext* ctx, SymIntArrayRef input_size) const {
-    std::vector<int64_t> numbers{ceil_mode, count_include_pad, divisor_override.has_value(),
+  void save(AutogradContext* ctx, SymIntArrayRef input_size, bool is_channels_last) const {
+    std::vector<int64_t> numbers{is_channels_last, ceil_mode, count_include_pad, divisor_override.has_value(),
                                  divisor_override.value_or(0)};
     for (const IntArrayRef list : {kernel_size, stride.empty() ? kernel_size : stride, padding, output_size}) {
       numbers.insert(numbers.end(), list.begin(), list.end());
@@ -237,9 +239,9 @@ struct AvgPooling {
 
   // What was saved, in `numbers`.
   static AvgPooling load(IntArrayRef numbers) {
-    AvgPooling pooling{.ceil_mode = numbers[0] != 0, .count_include_pad = numbers[1] != 0};
-    if (numbers[2] != 0) pooling.divisor_override = numbers[3];
-    const IntArrayRef sizes = numbers.slice(4);
+    AvgPooling pooling{.ceil_mode = numbers[1] != 0, .count_include_pad = numbers[2] != 0};
+    if (numbers[3] != 0) pooling.divisor_override = numbers[4];
+    const IntArrayRef sizes = numbers.slice(5);
     if (sizes.size() == 2) {
       pooling.output_size = sizes;
     } else {
@@ -249,9 +251,19 @@ struct AvgPooling {
   }
 };
 
+// The order of the map that is pooled, for its gradient: copying what is pooled is cheaper than copying that. What
+// comes from Flatten has another order, and the only pixel of a map has any.
+Tensor in_channels_last(const Tensor& grad) {
+  const Tensor dense = grad.contiguous(at::MemoryFormat::ChannelsLast);
+  if (output_format(dense) == at::MemoryFormat::ChannelsLast) return dense;
+  const auto size = dense.sym_sizes();
+  const std::array<SymInt, 4> strides{size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]};
+  return dense.as_strided_symint(size, strides);
+}
+
 struct AvgPool2d : Function<AvgPool2d> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const AvgPooling& pooling) {
-    pooling.save(ctx, input.sym_sizes());
+    pooling.save(ctx, input.sym_sizes(), output_format(input) == at::MemoryFormat::ChannelsLast);
     const at::AutoDispatchBelowADInplaceOrView guard;
     return pooling.forward(input);
   }
@@ -259,7 +271,8 @@ struct AvgPool2d : Function<AvgPool2d> {
     variable_list result(2);
     if (grads[0].defined()) {
       const auto numbers = ctx->saved_data["pooling"].toIntVector();
-      result[0] = AvgPooling::load(numbers).transposed(grads[0], ctx->saved_data["input_size"].toSymIntVector());
+      const Tensor grad = numbers[0] != 0 ? in_channels_last(grads[0]) : grads[0];
+      result[0] = AvgPooling::load(numbers).transposed(grad, ctx->saved_data["input_size"].toSymIntVector());
     }
     return result;
   }
@@ -268,7 +281,7 @@ struct AvgPool2d : Function<AvgPool2d> {
 struct AvgPool2dInputGrad : Function<AvgPool2dInputGrad> {
   static Tensor forward(AutogradContext* ctx, const Tensor& grad_output, SymIntArrayRef input_size,
                         const AvgPooling& pooling) {
-    pooling.save(ctx, input_size);
+    pooling.save(ctx, input_size, false);
     const at::AutoDispatchBelowADInplaceOrView guard;
     return pooling.transposed(grad_output, input_size);
   }

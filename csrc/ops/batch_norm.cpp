@@ -1,8 +1,8 @@
 // Batch normalisation, alone or fused with a residual and an activation: allocation, kernels for CPU, CUDA and Meta.
 // (Checks are in batch_norm.h, derivatives in batch_norm_autograd.cpp.)
 //
-// Backward keeps the input, the statistics and, unless the activation is a ReLU of no residual, whose sign the input
-// tells, the output: never what the activation was applied to.
+// Backward keeps the input, the statistics and, where a residual was added before an activation, the output: without
+// one the input tells what the activation was applied to, which is never kept.
 #include "ops/batch_norm.h"
 
 #include <ATen/core/Tensor.h>
@@ -356,8 +356,6 @@ Activation check_train_grad(const char* op, const Tensor& grad_output, const Ten
                             const Tensor& mean, const Tensor& var, string_view activation_name) {
   const auto activation = activation_of(op, activation_name);
   check_gradients<Int>(op, grad_output, input, output, weight, bias, mean, var);
-  TORCH_CHECK_VALUE(output.has_value() || activation == Activation::none || activation == Activation::relu, op,
-                    "(): expected output to be a Tensor for activation '", activation_name, "', but got None");
   return activation;
 }
 
@@ -370,6 +368,8 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   const bool by_output = output.has_value() && activation != Activation::none;
+  // A ReLU is asked for its sign again.
+  const bool leaves_through = by_output || (activation != Activation::none && activation != Activation::relu);
   const Tensor through = taken_or_empty(grad_output, format_of(input));
   Tensor grad_input = for_residual ? taken_or_empty(input, format_of(input)) : through;
   Tensor grad_weight = empty_channels(input, compute_dtype(input)), grad_bias = new_like(grad_weight);
@@ -384,17 +384,19 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
     const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
     cuda::Normalization by{eps, means.get(), vars.get(), scale.get(), shift.get(), activation};
     cuda::NormGradients gradients{{dy.const_data_ptr()}, {x.const_data_ptr()}};
-    if (by_output) gradients.output = {y.const_data_ptr()}, gradients.through = {through.mutable_data_ptr()};
+    if (by_output) gradients.output = {y.const_data_ptr()};
+    if (leaves_through) gradients.through = {through.mutable_data_ptr()};
     check_launch(
         op, input,
         cuda::batch_norm_grad_sums(shape, layout, cuda_dtype(x), by, gradients, grad_weight.mutable_data_ptr(),
                                    grad_bias.mutable_data_ptr(), workspace.mutable_data_ptr(), device.stream()));
-    if (by_output) by.activation = Activation::none;
-    check_launch(op, input,
-                 cuda::batch_norm_input_grad(
-                     shape, layout, cuda_dtype(x), by, {by_output ? through.const_data_ptr() : dy.const_data_ptr()},
-                     {x.const_data_ptr()}, grad_weight.const_data_ptr(), grad_bias.const_data_ptr(), false,
-                     {grad_input.mutable_data_ptr()}, device.stream()));
+    if (leaves_through) by.activation = Activation::none;
+    check_launch(
+        op, input,
+        cuda::batch_norm_input_grad(shape, layout, cuda_dtype(x), by,
+                                    {leaves_through ? through.const_data_ptr() : dy.const_data_ptr()},
+                                    {x.const_data_ptr()}, grad_weight.const_data_ptr(), grad_bias.const_data_ptr(),
+                                    false, {grad_input.mutable_data_ptr()}, device.stream()));
     return {grad_input, grad_weight, grad_bias, through};
   }
   if (is_16_bit(input)) {
@@ -414,7 +416,8 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
     const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
                                    activation};
     cpu::NormGradients<T> gradients{{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}};
-    if (by_output) gradients.output = {y.const_data_ptr<T>()}, gradients.through = {through.mutable_data_ptr<T>()};
+    if (by_output) gradients.output = {y.const_data_ptr<T>()};
+    if (leaves_through) gradients.through = {through.mutable_data_ptr<T>()};
     cpu::batch_norm_train_grad<T>(shape, layout, by, gradients, {grad_input.mutable_data_ptr<T>()}, dw.data(),
                                   db.data());
     write_channels<T>(dw, grad_weight);

@@ -100,8 +100,8 @@ struct Wanted {
   }
 };
 
-// A ReLU of no residual is differentiated by the sign of what the input is normalised to.
-bool is_by_input(string_view activation, bool has_residual) { return activation == "relu" && !has_residual; }
+// An activation of no residual is differentiated by what the input is normalised to.
+bool is_by_input(string_view activation, bool has_residual) { return activation != "none" && !has_residual; }
 
 // ---- training --------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ Gradients differentiable_train_grad(const Tensor& grad_output, const Tensor& inp
     if (!y.defined()) {
       y = scale.defined() ? at::mul(z, scale) : z;
       if (bias.has_value()) y = at::add(y, along_channels(bias->to(dtype), input));
-      y = y.to(input.scalar_type());
+      y = activated(activation, y.to(input.scalar_type()));
     }
     through = activation_input_grad(activation, grad_output, y);
   }

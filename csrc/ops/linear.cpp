@@ -145,8 +145,7 @@ void linear_cpu(const Matrix& input, const Matrix& weight, const T* bias, const 
 Tensor linear_activated(const char* op, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                         Activation activation) {
   const auto sizes = check_linear<int64_t>(op, input, weight, bias);
-  const Tensor output =
-      taken_or_empty({sizes.rows, sizes.out_features}, input.options(), at::MemoryFormat::Contiguous);
+  const Tensor output = taken_or_empty({sizes.rows, sizes.out_features}, input.options(), at::MemoryFormat::Contiguous);
   if (output.numel() == 0) {
     return output;
   }

@@ -122,15 +122,15 @@ void join_moments(const Partition& cut, double total, Channels channels, Partial
   for (int64_t c = channels.begin; c < channels.end; ++c) var[c] = std::max(0.0, var[c]);
 }
 
-// Whether the gradient goes through the activation before the sums are made.
+// Whether the gradient that went through the activation is kept, or made anew (ReLU).
 template <typename T>
-bool goes_by_output(const Normalization<T>& by, const NormGradients<T>& gradients) {
-  return by.activation != Activation::none && gradients.output.data != nullptr;
+bool leaves_through(const Normalization<T>& by, const NormGradients<T>& gradients) {
+  return by.activation != Activation::none && gradients.through.data != nullptr;
 }
 
 template <typename T>
 bool is_masked(const Normalization<T>& by, const NormGradients<T>& gradients) {
-  return by.activation != Activation::none && gradients.output.data == nullptr;
+  return by.activation != Activation::none && gradients.through.data == nullptr;
 }
 
 template <typename T>
@@ -378,7 +378,7 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
   PartialSums sums(cut);
   Factors<T, 5> factors(cut);
   const std::vector<double> inverse = set_coefficients(factors, shape, by);
-  const auto grad_output = goes_by_output(by, gradients) ? constant(gradients.through) : gradients.grad_output;
+  const auto grad_output = leaves_through(by, gradients) ? constant(gradients.through) : gradients.grad_output;
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); },
       [&](Channels channels) {

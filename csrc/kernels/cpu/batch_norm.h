@@ -29,9 +29,9 @@ struct Normalization {
 };
 
 // Given for a gradient. With an activation, the gradient is first taken through it: by `output` if that is given, else
-// (ReLU of no residual) by the sign of what `input` is normalised to. By `output`, the result is left in `through`,
-// which may be grad_output; it is also the gradient of the residual, and is given to batch_norm_input_grad as
-// grad_output, without activation.
+// (of no residual) by what `input` is normalised to. The result is left in `through`, which may be grad_output; it is
+// also the gradient of the residual, and is given to batch_norm_input_grad as grad_output, without activation. A ReLU
+// of no residual needs no `through`: both functions ask for the sign of what `input` is normalised to.
 template <typename T>
 struct NormGradients {
   NormMaps<const T> grad_output, input;

@@ -9,7 +9,7 @@
 // share chunks of rows or planes. Vectors run over columns, or over pixels of a plane. Within a block sums are kept in
 // T, of few values a lane and of distances from a center that lies among the values, so that they lose nothing where
 // the mean is much larger than the deviation; blocks are added up in double, in an order that depends on the shape
-// alone. A ReLU without residual is told by x alone, so its gradient needs no tensor but x.
+// alone. Without a residual, x tells what the activation gave, so that the gradient needs no tensor but x.
 #include "kernels/cpu/batch_norm_kernel.h"
 
 #include "kernels/cpu/activation.h"
@@ -282,7 +282,7 @@ D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, bool acc
 }
 
 // How a gradient is taken through an activation before it is summed: see NormActivationGrad.
-enum class Before { nothing, mask, output };
+enum class Before { nothing, mask, input, output };
 
 template <Before kBefore, Activation kActivation = Activation::none>
 struct Through {
@@ -294,19 +294,27 @@ struct Through {
 template <typename T, typename Body>
 D2L_INLINE void visit_before(const NormActivationGrad<T>& before, Body&& body) {
   if (before.activation == Activation::none) return body(Through<Before::nothing>{});
-  if (before.output.data == nullptr) return body(Through<Before::mask>{});
-  visit_activation(before.activation, [&](auto kind) { body(Through<Before::output, kind.value>{}); });
+  if (before.through.data == nullptr) return body(Through<Before::mask>{});
+  visit_activation(before.activation, [&](auto kind) {
+    before.output.data != nullptr ? body(Through<Before::output, kind.value>{})
+                                  : body(Through<Before::input, kind.value>{});
+  });
 }
 
-// The gradient at (row, column), from grad_output there and what the input there is normalised to.
+// The gradient at (row, column), from grad_output there and the value that the input there is normalised to.
 template <typename How, bool kWhole, typename T>
 D2L_INLINE vec_t<T> taken_through(const NormActivationGrad<T>& before, vec_t<T> gradient, vec_t<T> value, int64_t row,
                                   int64_t column, int64_t lanes) {
   if constexpr (How::before == Before::mask) return gradient_before<Activation::relu, T>(gradient, value);
+  if constexpr (How::before == Before::input) {
+    gradient = gradient_before<How::activation, T>(gradient, activated<How::activation, T>(value));
+  }
   if constexpr (How::before == Before::output) {
     const T* const output = before.output.data + row * before.output.pitch + column;
     prefetch(output, kAhead<T>);
     gradient = gradient_before<How::activation, T>(gradient, load_lanes<kWhole>(output, lanes));
+  }
+  if constexpr (How::before == Before::input || How::before == Before::output) {
     store_lanes<kWhole>(before.through.data + row * before.through.pitch + column, gradient, lanes);
   }
   return gradient;
@@ -325,7 +333,7 @@ D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output,
       vec_t<T> sums[kVectors] = {}, products[kVectors] = {};
       for (int v = 0; v < kVectors; ++v) {
         center[v] = load_lanes<kWhole>(by.center + column + v * kLanes<T>, lanes);
-        if constexpr (How::before == Before::mask) {
+        if constexpr (How::before == Before::mask || How::before == Before::input) {
           scale[v] = load_lanes<kWhole>(by.scale + column + v * kLanes<T>, lanes);
           shift[v] = load_lanes<kWhole>(by.shift + column + v * kLanes<T>, lanes);
         }

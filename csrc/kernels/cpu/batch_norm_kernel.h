@@ -42,8 +42,8 @@ struct NormGradCoefficients {
   bool masked;
 };
 
-// What grad_output is taken through before it is summed: nothing; an activation, by its output, which leaves the result
-// in `through`; or, without an output, a ReLU, by the sign of what the input is normalised to.
+// What grad_output is taken through before it is summed: nothing, or an activation, by its output, or without one by
+// what the input is normalised to. That leaves the result in `through`; of a ReLU without it, the sign is asked again.
 template <typename T>
 struct NormActivationGrad {
   Activation activation;

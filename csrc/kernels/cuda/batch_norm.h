@@ -34,8 +34,8 @@ struct Normalization {
   bool narrow_statistics = false;  // of float32 maps: mean and var are float32 (batch_norm_apply only)
 };
 
-// As in kernels/cpu/batch_norm.h: with an activation, the gradient is first taken through it, by `output` (then it is
-// left in `through`, which may be grad_output) or, of a ReLU, by the sign of what `input` is normalised to.
+// As in kernels/cpu/batch_norm.h: with an activation, the gradient is first taken through it, by `output` or what
+// `input` is normalised to, and left in `through`, which may be grad_output and is not needed for a ReLU of no residual.
 struct NormGradients {
   NormInput grad_output, input;
   NormInput output = {};

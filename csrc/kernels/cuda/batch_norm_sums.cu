@@ -3,8 +3,9 @@
 //   mean[c] = sum(x) / n, var[c] = sum((x - mean)^2) / n          over the n values of channel c
 //   grad_bias = sum(dy), grad_weight = sum(dy * z)                  with z = (x - mean) / sqrt(var + eps)
 //
-// Fused: dy is first taken through the activation, by its output or (ReLU) by the sign of what x is normalised to; by
-// its output, the result is written. The running statistics are moved where the sums are joined.
+// Fused: dy is first taken through the activation, by its output or what x is normalised to, and the result is written;
+// not for a ReLU of no residual, which batch_norm_input_grad tells by x again. The running statistics are moved where
+// the sums are joined.
 //
 // Two kernels: slices of channels, then the slices of each channel. Bytes: each tensor once; FLOPs: 3 to 6 an element,
 // memory-bound. Threads: see batch_norm.cuh. A thread sums distances from the first value it reads, in float32 (float64
@@ -93,7 +94,8 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   }
 }
 
-// partials[slice][c]. kFused: with an activation; `output` and `through` without data where x tells its sign.
+// partials[slice][c]. kFused: with an activation; `output` without data where x tells what it gave, and `through` where
+// that is only a sign (ReLU).
 template <typename T, bool kNhwc, int kPack, bool kFused>
 __global__ void __launch_bounds__(kThreads, kMinBlocks)
     batch_norm_grad_sums(Work work, Activation activation, Parameters<accumulate_t<T>, statistic_t<T>> by,
@@ -123,18 +125,20 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     for (int v = 0; v < kPack; ++v) gradients[v] = widen(given[v]);
     if (kFused && output.data != nullptr) {
       const Pack<T, kPack> outputs = load_from<kPack>(walk.in(output), work.aligned);
-      Pack<T, kPack> rounded;  // the sums are of what is not
+      for (int v = 0; v < kPack; ++v) gradients[v] = gradient_before(activation, gradients[v], widen(outputs[v]));
+    } else if (kFused) {
       for (int v = 0; v < kPack; ++v) {
-        gradients[v] = gradient_before(activation, gradients[v], widen(outputs[v]));
-        rounded[v] = narrow<T>(gradients[v]);
+        const Value result = activated(channel[kNhwc ? v : 0](widen(values[v])), activation);
+        gradients[v] = gradient_before(activation, gradients[v], result);
       }
+    }
+    if (kFused && through.data != nullptr) {
+      Pack<T, kPack> rounded;  // the sums are of what is not
+      for (int v = 0; v < kPack; ++v) rounded[v] = narrow<T>(gradients[v]);
       store_to<kPack>(walk.in(through), rounded, work.aligned);
     }
     for (int v = 0; v < kPack; ++v) {
       const int lane = kNhwc ? v : 0;
-      if (kFused && output.data == nullptr) {
-        gradients[v] = gradient_before(Activation::relu, gradients[v], channel[lane](widen(values[v])));
-      }
       sums[lane] += gradients[v];
       products[lane] += gradients[v] * (widen(values[v]) - channel[lane].near);
     }
@@ -334,8 +338,8 @@ LaunchStatus batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, DT
       const auto grad_output = maps_of<kNhwc, T>(gradients.grad_output, shape);
       const auto input = maps_of<kNhwc, T>(gradients.input, shape), output = maps_of<kNhwc, T>(gradients.output, shape);
       const auto through = maps_of<kNhwc, T>(gradients.through, shape);
-      const bool aligned =
-          are_aligned<T>(grad_output, input) && (output.data == nullptr || are_aligned<T>(output, through));
+      const bool aligned = are_aligned<T>(grad_output, input) && (output.data == nullptr || are_aligned<T>(output)) &&
+                           (through.data == nullptr || are_aligned<T>(through));
       const Work work = work_of<kNhwc, kPack>(shape, by.eps, aligned);
       const Grid grid = grid_of<kNhwc, kPack>(work);
       if (by.activation == Activation::none) {

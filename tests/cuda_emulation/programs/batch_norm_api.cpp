@@ -48,9 +48,9 @@ int batch_norm_train_grad(const BatchNormShape* shape, int layout, int dtype, do
                                          workspace, nullptr)
                         .error;
   if (error != 0) return error;
-  if (output != nullptr) by.activation = Activation::none;
+  if (through != nullptr) by.activation = Activation::none;
   return batch_norm_input_grad(*shape, Layout(layout), DType(dtype), by,
-                               {output != nullptr ? through : grad_output, pixel}, {input, pixel}, grad_weight,
+                               {through != nullptr ? through : grad_output, pixel}, {input, pixel}, grad_weight,
                                grad_bias, accumulate, {grad_input, pixel}, nullptr)
       .error;
 }
