@@ -35,7 +35,8 @@ struct Normalization {
 };
 
 // As in kernels/cpu/batch_norm.h: with an activation, the gradient is first taken through it, by `output` or what
-// `input` is normalised to, and left in `through`, which may be grad_output and is not needed for a ReLU of no residual.
+// `input` is normalised to, and left in `through`, which may be grad_output and is not needed for a ReLU of no
+// residual.
 struct NormGradients {
   NormInput grad_output, input;
   NormInput output = {};
