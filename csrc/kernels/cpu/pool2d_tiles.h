@@ -26,9 +26,12 @@ class Tiles {
   }
 
   // Whether all pixels belong to windows, and a register holds a whole row of these: then any register of pixels, in
-  // all of the tensor, can be made of a register of windows.
+  // all of the tensor, can be made of a register of windows. Where the pixels of a row of windows fill whole registers
+  // anyway, rows are faster.
   static bool is_run(const Pool2dShape& shape, int64_t channels, int64_t lanes) {
-    return shape.Q * channels <= lanes && shape.P * shape.R == shape.H && shape.Q * shape.S == shape.W;
+    const int64_t row = shape.W * channels;
+    return shape.Q * channels <= lanes && shape.P * shape.R == shape.H && shape.Q * shape.S == shape.W &&
+           (row < lanes || row * shape.R % lanes != 0);
   }
 
   // Whether windows lie like that: none overlaps, hangs over the edge or has holes. And whether there are any.
