@@ -14,6 +14,7 @@
 #include "kernels/cpu/pool2d_global_kernel.h"
 #include "kernels/cpu/pool2d_tables.h"
 #include "kernels/cpu/pool2d_tiles.h"
+#include "kernels/cpu/short_array.h"
 
 namespace d2l::cpu {
 
@@ -268,25 +269,24 @@ void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
 template <typename T>
 class Divisors {
  public:
-  explicit Divisors(const Pool2dShape& shape)
-      : rows_(static_cast<size_t>(shape.P)), columns_(static_cast<size_t>(shape.Q)) {
-    for (int64_t p = 0; p < shape.P; ++p)
-      rows_[static_cast<size_t>(p)] = static_cast<T>(PoolAxis{shape, true}.divisor(p));
-    for (int64_t q = 0; q < shape.Q; ++q)
-      columns_[static_cast<size_t>(q)] = static_cast<T>(PoolAxis{shape, false}.divisor(q));
+  explicit Divisors(const Pool2dShape& shape) : rows_(shape.P), columns_(shape.Q) {
+    for (int64_t p = 0; p < shape.P; ++p) rows_[p] = static_cast<T>(PoolAxis{shape, true}.divisor(p));
+    for (int64_t q = 0; q < shape.Q; ++q) columns_[q] = static_cast<T>(PoolAxis{shape, false}.divisor(q));
   }
 
   WindowSizes<T> view() const {
-    const bool uniform = all_equal(rows_) && all_equal(columns_) && !rows_.empty() && !columns_.empty();
+    const bool uniform = all_equal(rows_) && all_equal(columns_) && rows_.size() > 0 && columns_.size() > 0;
     return {rows_.data(), columns_.data(), uniform ? rows_[0] * columns_[0] : T(0)};
   }
 
  private:
-  static bool all_equal(const std::vector<T>& values) {
+  using Lengths = ShortArray<T, 64>;
+
+  static bool all_equal(const Lengths& values) {
     return std::adjacent_find(values.begin(), values.end(), std::not_equal_to<T>()) == values.end();
   }
 
-  std::vector<T> rows_, columns_;
+  Lengths rows_, columns_;
 };
 
 template <typename T>

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <numeric>
-#include <vector>
 
 #include "kernels/cpu/pool2d_tiles_kernel.h"
+#include "kernels/cpu/short_array.h"
 
 namespace d2l::cpu {
 
@@ -60,36 +61,63 @@ class Tiles {
     work_.units = (work_.windows + work_.columns - 1) / work_.columns;
   }
 
+  // A pixel of rows of windows, times channels, plus channel; the next one without division.
+  struct Pixel {
+    const Pool2dTiles& work;
+    int64_t channel, s, column, r, row;
+
+    Pixel(const Pool2dTiles& of, int64_t i)
+        : work(of),
+          channel(i % of.channels),
+          s(i / of.channels % of.S),
+          column(i / (of.channels * of.S) % of.columns),
+          r(i / (of.channels * of.S * of.columns) % of.R),
+          row(i / (of.channels * of.S * of.columns * of.R)) {}
+
+    int64_t source() const { return (row * work.columns + column) * work.channels + channel; }
+    int64_t tap() const { return r * work.S + s; }
+    void advance() {
+      if (++channel < work.channels) return;
+      channel = 0;
+      if (++s < work.S) return;
+      s = 0;
+      if (++column < work.columns) return;
+      column = 0;
+      if (++r < work.R) return;
+      r = 0;
+      ++row;
+    }
+  };
+
   // The tables for `used` pixels, times channels, of rows of windows. False if a register would have to read from more
   // windows than it holds.
   bool tabulate(int64_t lanes, int64_t used) {
-    const int64_t C = work_.channels, S = work_.S, row = work_.columns * S * C;
-    const auto source = [&](int64_t i) { return i / (row * work_.R) * (row / S) + i % row / (S * C) * C + i % C; };
-    const auto tap = [&](int64_t i) { return i / row % work_.R * S + i / C % S; };
-    const int64_t length = (used + lanes - 1) / lanes * lanes;
-    sources_.resize(static_cast<size_t>(length));
-    taps_.resize(static_cast<size_t>(length));
-    for (int64_t table = 0; table < used; table += lanes) {
-      const int64_t begin = std::clamp<int64_t>(used - lanes, 0, table);  // the last register may repeat some pixels
-      const int64_t end = std::min(begin + lanes, used);
-      int64_t low = source(begin), high = low;
-      for (int64_t i = begin; i < end; ++i) {
-        low = std::min(low, source(i));
-        high = std::max(high, source(i));
+    const int64_t registers = (used + lanes - 1) / lanes;
+    first_.reset(registers);
+    sources_.reset(registers * lanes);
+    taps_.reset(registers * lanes);
+    for (int64_t i = 0; i < registers; ++i) {
+      const int64_t begin = std::clamp<int64_t>(used - lanes, 0, i * lanes);  // the last one may repeat some pixels
+      const int64_t count = std::min(lanes, used - begin);
+      std::array<int64_t, kMostLanes> sources;
+      Pixel pixel(work_, begin);
+      for (int64_t lane = 0; lane < count; ++lane, pixel.advance()) {
+        sources[static_cast<size_t>(lane)] = pixel.source();
+        taps_[i * lanes + lane] = static_cast<uint8_t>(pixel.tap());
       }
-      if (high - low >= lanes) return false;
-      first_.push_back(low);
-      for (int64_t i = begin; i < end; ++i) {
-        sources_[static_cast<size_t>(table + i - begin)] = static_cast<uint8_t>(source(i) - low);
-        taps_[static_cast<size_t>(table + i - begin)] = static_cast<uint8_t>(tap(i));
+      const auto [low, high] = std::minmax_element(sources.begin(), sources.begin() + count);
+      if (*high - *low >= lanes) return false;
+      first_[i] = *low;
+      for (int64_t lane = 0; lane < count; ++lane) {
+        sources_[i * lanes + lane] = static_cast<uint8_t>(sources[static_cast<size_t>(lane)] - *low);
       }
     }
     return true;
   }
 
   Pool2dTiles work_;
-  std::vector<int64_t> first_;
-  std::vector<uint8_t> sources_, taps_;
+  ShortArray<int64_t, 32> first_;
+  ShortArray<uint8_t, 256> sources_, taps_;
 };
 
 // The windows of the forward pass: by blocks of two rows, or of one if they fill one in `share` of the lanes, or by
@@ -114,12 +142,11 @@ class TileBlocks {
              rows == 2 ? span : std::max<int64_t>(span - lanes, 0),
              nullptr};
     if (rows * block < 2 || (rows == 1 && share * block * channels < lanes)) return;
-    places_.resize(static_cast<size_t>(S * lanes));
+    places_.reset(S * lanes);
     for (int64_t s = 0; s < S; ++s) {
       for (int64_t i = 0; i < rows * block * channels; ++i) {
         const int64_t window = i / channels, q = window % block;
-        places_[static_cast<size_t>(s * lanes + i)] =
-            static_cast<uint8_t>(window / block * lanes + (q * S + s) * channels + i % channels);
+        places_[s * lanes + i] = static_cast<uint8_t>(window / block * lanes + (q * S + s) * channels + i % channels);
       }
     }
     work_.places = places_.data();
@@ -130,7 +157,7 @@ class TileBlocks {
 
  private:
   Pool2dTileBlocks work_;
-  std::vector<uint8_t> places_;
+  ShortArray<uint8_t, 256> places_;
 };
 
 }  // namespace d2l::cpu
