@@ -226,15 +226,13 @@ struct AvgPooling {
                    divisor_override);
   }
 
-  // In one list: each entry of saved_data costs a look-up, most of them more than the number is worth.
   void save(AutogradContext* ctx, SymIntArrayRef input_size, bool is_channels_last) const {
-    std::vector<int64_t> numbers{is_channels_last, ceil_mode, count_include_pad, divisor_override.has_value(),
-                                 divisor_override.value_or(0)};
+    c10::SmallVector<int64_t, 12> numbers{is_channels_last, ceil_mode, count_include_pad, divisor_override.has_value(),
+                                          divisor_override.value_or(0)};
     for (const IntArrayRef list : {kernel_size, stride.empty() ? kernel_size : stride, padding, output_size}) {
-      numbers.insert(numbers.end(), list.begin(), list.end());
+      numbers.append(list.begin(), list.end());
     }
-    ctx->saved_data["pooling"] = std::move(numbers);
-    ctx->saved_data["input_size"] = input_size.vec();
+    SavedPooling::save(ctx, input_size, numbers);
   }
 
   // What was saved, in `numbers`.
@@ -270,9 +268,9 @@ struct AvgPool2d : Function<AvgPool2d> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(2);
     if (grads[0].defined()) {
-      const auto numbers = ctx->saved_data["pooling"].toIntVector();
-      const Tensor grad = numbers[0] != 0 ? in_channels_last(grads[0]) : grads[0];
-      result[0] = AvgPooling::load(numbers).transposed(grad, ctx->saved_data["input_size"].toSymIntVector());
+      const SavedPooling saved(ctx);
+      const Tensor grad = saved.numbers[0] != 0 ? in_channels_last(grads[0]) : grads[0];
+      result[0] = AvgPooling::load(saved.numbers).transposed(grad, saved.input_size);
     }
     return result;
   }
@@ -288,8 +286,8 @@ struct AvgPool2dInputGrad : Function<AvgPool2dInputGrad> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(3);
     if (grads[0].defined()) {
-      const auto numbers = ctx->saved_data["pooling"].toIntVector();
-      result[0] = AvgPooling::load(numbers).forward(grads[0]);
+      const SavedPooling saved(ctx);
+      result[0] = AvgPooling::load(saved.numbers).forward(grads[0]);
     }
     return result;
   }

@@ -326,16 +326,14 @@ using torch::autograd::variable_list;
 
 void save_pooling(AutogradContext* ctx, const Tensor& offsets, SymIntArrayRef input_size, IntArrayRef window) {
   ctx->save_for_backward({offsets});
-  ctx->saved_data["input_size"] = input_size.vec();
-  ctx->saved_data["window"] = window.vec();
+  SavedPooling::save(ctx, input_size, window);
 }
 
 variable_list pooling_input_grad(AutogradContext* ctx, const Tensor& grad_output, size_t arguments) {
   variable_list result(arguments);
   if (grad_output.defined()) {
-    const auto input_size = ctx->saved_data["input_size"].toSymIntVector();
-    result[0] = call_input_grad(grad_output, ctx->get_saved_variables()[0], input_size,
-                                ctx->saved_data["window"].toIntVector());
+    const SavedPooling saved(ctx);
+    result[0] = call_input_grad(grad_output, ctx->get_saved_variables()[0], saved.input_size, saved.numbers);
   }
   return result;
 }
@@ -383,7 +381,7 @@ struct MaxPool2dInputGrad : Function<MaxPool2dInputGrad> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list result(4);
     if (grads[0].defined()) {
-      result[0] = call_gather(grads[0], ctx->get_saved_variables()[0], ctx->saved_data["window"].toIntVector());
+      result[0] = call_gather(grads[0], ctx->get_saved_variables()[0], SavedPooling(ctx).numbers);
     }
     return result;
   }

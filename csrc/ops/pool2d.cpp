@@ -139,4 +139,27 @@ void check_pool_output(const char* op, const char* argument, const at::Tensor& o
 template void check_pool_output(const char*, const char*, const at::Tensor&, at::IntArrayRef, const PoolWindow&);
 template void check_pool_output(const char*, const char*, const at::Tensor&, c10::SymIntArrayRef, const PoolWindow&);
 
+namespace {
+
+constexpr const char* kSavedPooling = "pooling";
+
+}  // namespace
+
+void SavedPooling::save(torch::autograd::AutogradContext* ctx, c10::SymIntArrayRef input_size,
+                        at::IntArrayRef numbers) {
+  std::vector<c10::SymInt> list(input_size.begin(), input_size.end());
+  list.insert(list.end(), numbers.begin(), numbers.end());
+  ctx->saved_data[kSavedPooling] = std::move(list);
+}
+
+SavedPooling::SavedPooling(torch::autograd::AutogradContext* ctx) {
+  const auto list = ctx->saved_data[kSavedPooling].toListRef();
+  for (size_t i = 0; i < input_size.size(); ++i) {
+    input_size[i] = list[i].toSymInt();
+  }
+  for (const c10::IValue& number : list.slice(input_size.size())) {
+    numbers.push_back(number.toInt());
+  }
+}
+
 }  // namespace d2l

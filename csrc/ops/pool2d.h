@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/SymInt.h>
+#include <c10/util/SmallVector.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "common/check.h"
 #include "kernels/shapes.h"
@@ -64,5 +66,15 @@ void check_adaptive_output_size(const char* op, at::IntArrayRef output_size);
 template <typename Int>
 void check_pool_output(const char* op, const char* argument, const at::Tensor& output, c10::ArrayRef<Int> input_size,
                        const PoolWindow& window);
+
+// What a backward needs to know: the size of the input, and what else the op counts with. In one entry of saved_data,
+// read where it lies: a look-up, and each list that an entry is turned into, take longer than the numbers are worth.
+struct SavedPooling {
+  std::array<c10::SymInt, 4> input_size;
+  c10::SmallVector<int64_t, 12> numbers;
+
+  static void save(torch::autograd::AutogradContext* ctx, c10::SymIntArrayRef input_size, at::IntArrayRef numbers);
+  explicit SavedPooling(torch::autograd::AutogradContext* ctx);
+};
 
 }  // namespace d2l
