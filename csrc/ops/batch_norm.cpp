@@ -9,8 +9,6 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <vector>
-
 #include "common/allocate.h"
 #include "common/device.h"
 #include "common/dispatch.h"
@@ -71,7 +69,7 @@ class Channels {
  public:
   Channels(const OptionalTensor& tensor, at::ScalarType dtype) {
     if (tensor.has_value()) {
-      values_ = tensor->to(dtype).contiguous();
+      values_ = (tensor->scalar_type() == dtype ? *tensor : tensor->to(dtype)).contiguous();
     }
   }
   const void* get() const { return data_of(values_); }
@@ -89,9 +87,9 @@ OptionalTensor to_float(const OptionalTensor& tensor) {
 }
 
 template <typename T>
-void write_channels(const std::vector<double>& values, Tensor& to) {
+void write_channels(const cpu::ChannelArray<double>& values, Tensor& to) {
   T* data = to.mutable_data_ptr<T>();
-  for (size_t c = 0; c < values.size(); ++c) {
+  for (int64_t c = 0; c < values.size(); ++c) {
     data[c] = static_cast<T>(values[c]);
   }
 }
@@ -412,7 +410,7 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
+    cpu::ChannelArray<double> dw(shape.C), db(shape.C);
     const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
                                    activation};
     cpu::NormGradients<T> gradients{{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}};
@@ -474,7 +472,7 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, con
   const Channels means(mean, at::kDouble), vars(var, at::kDouble);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    std::vector<double> dw(static_cast<size_t>(shape.C)), db(dw.size());
+    cpu::ChannelArray<double> dw(shape.C), db(shape.C);
     const cpu::Normalization<T> by{eps, means.get<double>(), vars.get<double>(), nullptr, nullptr};
     cpu::batch_norm_grad_sums<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}}, dw.data(),
                                  db.data());

@@ -20,20 +20,20 @@ bool are_dense(const Maps&... maps) {
 // ---- pieces: one part of a group ---------------------------------------------------------------------------------
 
 // Roots and quotients are slow: they are taken once for each channel.
-void set_inverse_deviations(Channels channels, const double* var, double eps, std::vector<double>& inverse) {
+void set_inverse_deviations(Channels channels, const double* var, double eps, double* inverse) {
   for (int64_t c = channels.begin; c < channels.end; ++c) {
-    inverse[static_cast<size_t>(c)] = 1 / std::sqrt(var[c] + eps);
+    inverse[c] = 1 / std::sqrt(var[c] + eps);
   }
 }
 
 // The factors of NormCoefficients: center, scale, shift.
 template <typename T, int kCount>
 void set_coefficients(Factors<T, kCount>& factors, Channels channels, const Normalization<T>& by, const double* mean,
-                      const std::vector<double>& inverse) {
+                      const double* inverse) {
   T *centers = factors.of_channels(0), *scales = factors.of_channels(1), *shifts = factors.of_channels(2);
   for (int64_t c = channels.begin; c < channels.end; ++c) {
     const Center<T> center(mean[c]);
-    const double scale = inverse[static_cast<size_t>(c)] * (by.weight ? static_cast<double>(by.weight[c]) : 1);
+    const double scale = inverse[c] * (by.weight ? static_cast<double>(by.weight[c]) : 1);
     centers[c] = static_cast<T>(center.near);
     scales[c] = static_cast<T>(scale);
     shifts[c] = static_cast<T>((by.bias ? static_cast<double>(by.bias[c]) : 0) - center.rest * scale);
@@ -41,15 +41,13 @@ void set_coefficients(Factors<T, kCount>& factors, Channels channels, const Norm
   for (const int which : {0, 1, 2}) factors.spread(which, channels);
 }
 
-// Those of all channels, by given statistics. Returns the inverse deviations.
+// Those of all channels, and the inverse deviations, by given statistics.
 template <typename T, int kCount>
-std::vector<double> set_coefficients(Factors<T, kCount>& factors, const BatchNormShape& shape,
-                                     const Normalization<T>& by) {
+void set_coefficients(Factors<T, kCount>& factors, const BatchNormShape& shape, const Normalization<T>& by,
+                      double* inverse) {
   const Channels all{0, shape.C};
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
   set_inverse_deviations(all, by.var, by.eps, inverse);
   set_coefficients(factors, all, by, by.mean, inverse);
-  return inverse;
 }
 
 template <typename T, int kCount>
@@ -86,23 +84,22 @@ void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<con
     *mean = static_cast<double>(center) + shift;
     return;
   }
-  const auto width = static_cast<size_t>(work.width);
-  std::vector<T> centers(width);
-  std::vector<double> column_sums(width), column_squares(width);
+  ChannelArray<T> centers(work.width);
+  ChannelArray<double> column_sums(work.width), column_squares(work.width);
   D2L_CALL_BEST(column_centers, work, rows, centers.data());
   D2L_CALL_BEST(column_moments, work, rows, centers.data(), column_sums.data(), column_squares.data());
   const double share = 1 / count;
-  for (size_t j = 0; j < width; ++j) {
+  for (int64_t j = 0; j < work.width; ++j) {
     const double shift = column_sums[j] * share;
     column_squares[j] -= column_sums[j] * shift;
     column_sums[j] = static_cast<double>(centers[j]) + shift;  // from here on the mean
   }
   const double of_column = 1 / static_cast<double>(work.width / cut.group_channels);
   for_each_column(work.width, cut.run, cut.group_channels,
-                  [&](int64_t j, int64_t c) { mean[c] += column_sums[static_cast<size_t>(j)] * of_column; });
+                  [&](int64_t j, int64_t c) { mean[c] += column_sums[j] * of_column; });
   for_each_column(work.width, cut.run, cut.group_channels, [&](int64_t j, int64_t c) {
-    const double distance = column_sums[static_cast<size_t>(j)] - mean[c];
-    squares[c] += column_squares[static_cast<size_t>(j)] + count * distance * distance;
+    const double distance = column_sums[j] - mean[c];
+    squares[c] += column_squares[j] + count * distance * distance;
   });
 }
 
@@ -150,7 +147,7 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, cons
   const NormCoefficients<T> forward = coefficients(factors, group);
   double *sum = sums.first(part, group), *product = sums.second(part, group);
   const bool folds = cut.by_columns && work.width != cut.group_channels;
-  std::vector<double> of_columns(static_cast<size_t>(folds ? 2 * work.width : 0));
+  ChannelArray<double> of_columns(folds ? 2 * work.width : 0);
   double* const column_sums = folds ? of_columns.data() : sum;
   double* const products = folds ? column_sums + work.width : product;
   if (cut.by_columns) {
@@ -168,7 +165,7 @@ void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, cons
 // grad_bias = sum(dy), grad_weight = sum(dy * (x - mean)) / deviation.
 template <typename T>
 void join_gradients(const Partition& cut, Channels channels, PartialSums& sums, const Normalization<T>& by,
-                    const std::vector<double>& inverse, double* grad_weight, double* grad_bias) {
+                    const double* inverse, double* grad_weight, double* grad_bias) {
   for (int64_t part = 0; part < cut.parts(); ++part) {
     for (int64_t c = channels.begin; c < channels.end; ++c) {
       grad_bias[c] += sums.first(part)[c];
@@ -176,18 +173,18 @@ void join_gradients(const Partition& cut, Channels channels, PartialSums& sums, 
     }
   }
   for (int64_t c = channels.begin; c < channels.end; ++c) {
-    grad_weight[c] = (grad_weight[c] - Center<T>(by.mean[c]).rest * grad_bias[c]) * inverse[static_cast<size_t>(c)];
+    grad_weight[c] = (grad_weight[c] - Center<T>(by.mean[c]).rest * grad_bias[c]) * inverse[c];
   }
 }
 
 // dx = weight / deviation * (dy - mean(dy) - (x - mean) / deviation * mean(dy * (x - mean) / deviation))
 template <typename T>
 void set_slopes(Factors<T, 5>& factors, Channels channels, const BatchNormShape& shape, const Normalization<T>& by,
-                const std::vector<double>& inverse, const double* grad_weight, const double* grad_bias) {
+                const double* inverse, const double* grad_weight, const double* grad_bias) {
   const double share = 1 / static_cast<double>(shape.values());
   T *slopes = factors.of_channels(3), *offsets = factors.of_channels(4);
   for (int64_t c = channels.begin; c < channels.end; ++c) {
-    const double of_channel = inverse[static_cast<size_t>(c)];
+    const double of_channel = inverse[c];
     const double scale = of_channel * share * (by.weight ? static_cast<double>(by.weight[c]) : 1);
     const double slope = scale * of_channel * grad_weight[c];
     slopes[c] = static_cast<T>(slope);
@@ -306,7 +303,8 @@ void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normaliz
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(input, residual, output));
   Factors<T, 3> factors(cut);
-  set_coefficients(factors, shape, by);
+  ChannelArray<double> inverse(shape.C);
+  set_coefficients(factors, shape, by, inverse.data());
   for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
     normalize(cut, factors, by.activation, group, part, input, residual, output);
   });
@@ -321,13 +319,13 @@ void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normaliz
   const Partition cut(shape, layout, are_dense(input, residual, output));
   PartialSums sums(cut);
   Factors<T, 3> factors(cut);
-  std::vector<double> inverse(static_cast<size_t>(shape.C));
+  ChannelArray<double> inverse(shape.C);
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); },
       [&](Channels channels) {
         join_moments(cut, static_cast<double>(shape.values()), channels, sums, mean, var);
-        set_inverse_deviations(channels, var, by.eps, inverse);
-        set_coefficients(factors, channels, by, mean, inverse);
+        set_inverse_deviations(channels, var, by.eps, inverse.data());
+        set_coefficients(factors, channels, by, mean, inverse.data());
       },
       [&](int64_t group, int64_t part) {
         normalize(cut, factors, by.activation, group, part, input, residual, output);
@@ -344,10 +342,11 @@ void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Norm
                       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through));
   PartialSums sums(cut);
   Factors<T, 3> factors(cut);
-  const std::vector<double> inverse = set_coefficients(factors, shape, by);
+  ChannelArray<double> inverse(shape.C);
+  set_coefficients(factors, shape, by, inverse.data());
   for_each_part(cut, shape,
                 [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); });
-  join_gradients(cut, {0, shape.C}, sums, by, inverse, grad_weight, grad_bias);
+  join_gradients(cut, {0, shape.C}, sums, by, inverse.data(), grad_weight, grad_bias);
 }
 
 template <typename T>
@@ -357,8 +356,9 @@ void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Nor
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(grad_output, input, grad_input));
   Factors<T, 5> factors(cut);
-  const std::vector<double> inverse = set_coefficients(factors, shape, by);
-  set_slopes(factors, {0, shape.C}, shape, by, inverse, grad_weight, grad_bias);
+  ChannelArray<double> inverse(shape.C);
+  set_coefficients(factors, shape, by, inverse.data());
+  set_slopes(factors, {0, shape.C}, shape, by, inverse.data(), grad_weight, grad_bias);
   const bool masked = by.activation != Activation::none;
   for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
     differentiate(cut, factors, masked, accumulate, group, part, grad_output, input, grad_input);
@@ -377,13 +377,14 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through, grad_input));
   PartialSums sums(cut);
   Factors<T, 5> factors(cut);
-  const std::vector<double> inverse = set_coefficients(factors, shape, by);
+  ChannelArray<double> inverse(shape.C);
+  set_coefficients(factors, shape, by, inverse.data());
   const auto grad_output = leaves_through(by, gradients) ? constant(gradients.through) : gradients.grad_output;
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_gradients(cut, factors, by, gradients, group, part, sums); },
       [&](Channels channels) {
-        join_gradients(cut, channels, sums, by, inverse, grad_weight, grad_bias);
-        set_slopes(factors, channels, shape, by, inverse, grad_weight, grad_bias);
+        join_gradients(cut, channels, sums, by, inverse.data(), grad_weight, grad_bias);
+        set_slopes(factors, channels, shape, by, inverse.data(), grad_weight, grad_bias);
       },
       [&](int64_t group, int64_t part) {
         differentiate(cut, factors, is_masked(by, gradients), false, group, part, grad_output, gradients.input,

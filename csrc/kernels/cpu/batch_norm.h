@@ -5,9 +5,14 @@
 // deviation where the mean is much larger. Results do not depend on the number of threads.
 #pragma once
 
+#include "kernels/cpu/short_array.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
+
+// An array of numbers of channels, or of some for each.
+template <typename T>
+using ChannelArray = ShortArray<T, 128>;
 
 // Maps in memory: dense in the layout, or in NHWC a range of the channels of wider maps, whose pixels are `pixel`
 // elements apart (0: dense). Without data: not given, or not wanted.

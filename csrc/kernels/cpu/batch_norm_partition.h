@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cpu/batch_norm_kernel.h"
@@ -25,7 +24,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // By planes, a channel is a group and a part is some of its images. By columns, a part is some rows, and all channels
 // are one group, unless there are few rows of many columns; column j of a group belongs to channel
 // j / run % group_channels. Rows of few columns are taken `repeat` at a time if they are `dense`, but for the last
-// ones, which do not fill a wide row: they are the last part.
+// ones, which do not fill a wide row: they are the last part. Too few for one wide row are taken one at a time.
 struct Partition {
   bool by_columns;
   int64_t channels, pixels, group_channels = 1;
@@ -38,6 +37,7 @@ struct Partition {
       run = layout == Layout::nchw ? pixels : 1;
       const int64_t rows = shape.values() / run, row = channels * run;
       repeat = row >= kNarrow || !dense ? 1 : row >= kSmall ? 4 : 16;
+      if (rows < repeat) repeat = 1;
       group_channels = repeat == 1 && rows <= kFewRows ? channels_per_group(rows) : channels;
       width = group_channels * run * repeat;
       groups = channels / group_channels;
@@ -117,7 +117,7 @@ struct Channels {
 // Two sums for every channel of every part.
 class PartialSums {
  public:
-  explicit PartialSums(const Partition& cut) : cut_(cut), sums_(static_cast<size_t>(2 * cut.channels * cut.parts())) {}
+  explicit PartialSums(const Partition& cut) : cut_(cut), sums_(2 * cut.channels * cut.parts()) {}
   double* first(int64_t part, int64_t group = 0) {
     return sums_.data() + 2 * part * cut_.channels + group * cut_.group_channels;
   }
@@ -125,7 +125,7 @@ class PartialSums {
 
  private:
   const Partition& cut_;
-  std::vector<double> sums_;
+  ChannelArray<double> sums_;
 };
 
 // kCount factors for each channel, as the kernels read them: repeated for every column.
@@ -135,13 +135,13 @@ class Factors {
   explicit Factors(const Partition& cut)
       : cut_(cut),
         length_(cut.width * cut.groups),
-        of_channels_(static_cast<size_t>(kCount * cut.channels)),
-        of_columns_(static_cast<size_t>(length_ > cut.channels ? kCount * length_ : 0)) {}
+        of_channels_(kCount * cut.channels),
+        of_columns_(length_ > cut.channels ? kCount * length_ : 0) {}
 
   // To write the factors of channels to; spread() makes those of whole groups known to get().
   T* of_channels(int which) { return of_channels_.data() + which * cut_.channels; }
   void spread(int which, Channels channels) {
-    if (of_columns_.empty()) return;
+    if (of_columns_.size() == 0) return;
     const int64_t count = channels.end - channels.begin;
     const T* const from = of_channels(which) + channels.begin;
     T* const to = of_columns_.data() + which * length_ + channels.begin * cut_.run;
@@ -149,13 +149,13 @@ class Factors {
                     [&](int64_t column, int64_t c) { to[column] = from[c]; });
   }
   const T* get(int which, int64_t group) const {
-    return (of_columns_.empty() ? of_channels_.data() : of_columns_.data()) + which * length_ + group * cut_.width;
+    return (of_columns_.size() == 0 ? of_channels_.data() : of_columns_.data()) + which * length_ + group * cut_.width;
   }
 
  private:
   const Partition& cut_;
   int64_t length_;
-  std::vector<T> of_channels_, of_columns_;
+  ChannelArray<T> of_channels_, of_columns_;
 };
 
 // The mean as the nearest T and what that leaves: (x - near) - rest keeps all bits that T has for x - mean.
