@@ -34,15 +34,21 @@ void check_offsets(const char* op, const Tensor& offsets) {
                    "(): expected offsets to be uint8 or int32, but got ", offsets.scalar_type());
 }
 
-// The offsets must be those of `window` over an input of input_size; which also says how wide they are.
+// As wide as `window` over an input of input_size says.
 template <typename Int>
-void check_offsets_fit(const char* op, const Tensor& offsets, c10::ArrayRef<Int> input_size, const PoolWindow& window) {
-  check_offsets(op, offsets);
-  check_pool_output<Int>(op, "offsets", offsets, input_size, window);
+void check_offset_dtype(const char* op, const Tensor& offsets, c10::ArrayRef<Int> input_size,
+                        const PoolWindow& window) {
   const auto sizes = sizes_of<Int>(offsets);
   const auto dtype = pool_offset_dtype<Int>(window, input_size[2], input_size[3], sizes[2], sizes[3]);
   TORCH_CHECK_TYPE(offsets.scalar_type() == dtype, op, "(): expected offsets to be ", dtype,
                    " for this window, but got ", offsets.scalar_type());
+}
+
+template <typename Int>
+void check_offsets_fit(const char* op, const Tensor& offsets, c10::ArrayRef<Int> input_size, const PoolWindow& window) {
+  check_offsets(op, offsets);
+  check_pool_output<Int>(op, "offsets", offsets, input_size, window);
+  check_offset_dtype<Int>(op, offsets, input_size, window);
 }
 
 template <typename Int>
@@ -51,9 +57,10 @@ void check_max_pool_input_grad(const Tensor& grad_output, const Tensor& offsets,
   const char* op = "max_pool2d_input_grad";
   check_pool_input(op, "grad_output", grad_output);
   check_pool_output<Int>(op, "grad_output", grad_output, input_size, window);
-  check_offsets_fit<Int>(op, offsets, input_size, window);
+  check_offsets(op, offsets);
   const auto sizes = sizes_of<Int>(grad_output);
   check_size<Int>(op, "offsets", offsets, {sizes[0], sizes[1], sizes[2], sizes[3]});
+  check_offset_dtype<Int>(op, offsets, input_size, window);
   check_same_device(op, "offsets", offsets, "grad_output", grad_output);
 }
 

@@ -36,6 +36,7 @@ REGULAR = (
     pool("one_pixel", (2, 3, 1, 1), 1),
     pool("one_pixel_padded", (2, 3, 1, 1), 3, padding=1),
     pool("whole_map", (2, 5, 6, 7), (6, 7)),
+    pool("long_rows", (1, 2, 4, 302), 2),
     pool("kernel_1", (2, 3, 5, 4), 1),
     pool("kernel_1_strided", (2, 3, 9, 8), 1, stride=(4, 3)),
     pool("empty_batch", (0, 3, 8, 8), 2),
