@@ -201,12 +201,16 @@ def input_place(op, leaf, hold=lambda input: None, **options):
     return places == [place], gradient
 
 
+def leaf_of(name, images):
+    """Rows for linear: of more axes it takes a view, whose memory is never its own."""
+    return images.detach()[:, :, 0].contiguous().view(-1, 6).requires_grad_() if name == "linear" else images
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_the_input_is_written_over(name, images):
-    if name == "linear":  # which makes rows of more axes: a view
-        images = torch.randn(64, 6, requires_grad=True)
-    is_over, gradient = input_place(READERS[name], images)
-    kept, expected = input_place(READERS[name], images, retain_graph=True)
+    leaf = leaf_of(name, images)
+    is_over, gradient = input_place(READERS[name], leaf)
+    kept, expected = input_place(READERS[name], leaf, retain_graph=True)
     assert is_over
     assert not kept
     assert torch.equal(gradient, expected)
@@ -215,10 +219,10 @@ def test_the_input_is_written_over(name, images):
 @pytest.mark.parametrize("part", [lambda input: input, lambda input: input[1:], torch.Tensor.detach])
 @pytest.mark.parametrize("name", READERS)
 def test_an_input_that_somebody_holds_is_not(name, part, images):
-    held = []
-    is_over, _ = input_place(READERS[name], images, hold=lambda input: held.append(part(input)))
+    leaf, held = leaf_of(name, images), []
+    is_over, _ = input_place(READERS[name], leaf, hold=lambda input: held.append(part(input)))
     assert not is_over
-    assert torch.equal(held[0], part(2 * images))
+    assert torch.equal(held[0], part(2 * leaf))
 
 
 def test_nor_one_that_another_node_needs(images):
