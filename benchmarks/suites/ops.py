@@ -119,6 +119,8 @@ LAYERS: tuple[Layer, ...] = (
     Pool("nin.global", "adaptive_avg_pool2d", 64, 10, 5, 1, gpu_batch=128, why=WHY_MEAN),
     _max_pool("googlenet.pool", 16, 256, 12, 3, stride=1, padding=1, gpu_batch=128),
     _max_pool("resnet.pool1", 16, 64, 48, 3, stride=2, padding=1, gpu_batch=256),
+    _avg_pool("googlenet.pool", 16, 256, 12, 3, stride=1, padding=1, gpu_batch=128),
+    _avg_pool("resnet.pool1", 16, 64, 48, 3, stride=2, padding=1, gpu_batch=256),
     _norm("batch_norm", "bn_lenet.bn1", 256, 6, 28),
     _norm("batch_norm", "bn_lenet.bn2", 256, 16, 10),
     _norm("batch_norm", "resnet.bn1", 16, 64, 24, gpu_batch=256),

@@ -72,6 +72,12 @@ AVERAGE_ONLY = (
     pool("divisor", (2, 3, 7, 8), 3, stride=2, padding=1, divisor_override=5),
     pool("divisor_negative", (2, 3, 7, 8), 2, divisor_override=-3),
     pool("divisor_ceil", (2, 3, 8, 8), 3, "channels_last", stride=2, ceil_mode=True, divisor_override=7),
+    pool("rectangular_strips", (1, 70, 27, 28), 3, "channels_last", stride=(1, 2), padding=(1, 0)),
+    pool("strips", (2, 5, 14, 9), 3, "channels_last", stride=1, padding=1, count_include_pad=False),
+    pool("strips_divisor", (2, 19, 6, 7), 3, "channels_last", stride=1, padding=(0, 1), divisor_override=-4),
+    pool(
+        "strips_ceil", (2, 37, 16, 8), 3, "channels_last", stride=2, padding=1, ceil_mode=True, count_include_pad=False
+    ),
 )
 REGULAR_TINY = (
     pool("tiny", (2, 2, 4, 5), (3, 2), stride=(2, 1), padding=1, ceil_mode=True),

@@ -2,27 +2,18 @@
 //
 //   output[p,q] = max over r of row[p * stride - pad + r, q],  row[h,q] = max over taps s of input[h, column(q, s)]
 //
-// A strip is a column of windows, of a few registers' channels. It goes down the map, so that neighbouring windows
-// share the maxima of their rows, which stay in registers: 3 or 6 loads a window instead of 9. Among equal values the
-// first in the window wins, since taps are compared within a row first and rows from the top. Bytes: each tensor once;
-// strips are as short as a band, whose pixels the nearest cache keeps for the next strip.
+// Windows of a strip share the maxima of their rows: 3 or 6 loads a window instead of 9. Among equal values the first
+// in the window wins, since taps are compared within a row first and rows from the top. Bytes: each tensor once.
 //
 //   grad_input[h,w] = sum over windows (p, q) that cover (h, w) of grad_output[p,q] where offsets[p,q] points at (h, w)
 //
-// There a strip is a column of pixels. A row of windows is read once a strip and adds to the three rows of pixels below
-// it, whose sums stay in registers: in the order of the windows, as elsewhere.
-#include "kernels/cpu/max_pool2d_strips_kernel.h"
-
-#include "kernels/cpu/pool2d_pack.h"
+// There a row of windows is read once a strip and adds to the three rows of pixels below it, whose sums stay in
+// registers: in the order of the windows, as elsewhere.
+#include "kernels/cpu/pool2d_strips.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 namespace {
-
-constexpr int kTaps = 3;                                 // of a window along each axis
-constexpr int kMostBlocks = kVectorBytes == 64 ? 4 : 2;  // registers of channels; three rows of each have to fit
-constexpr int64_t kAheadBytes = 1024;     // prefetched: what one of the next strips reads in the same row
-constexpr int64_t kGradAheadBytes = 512;  // likewise; and what it writes
 
 // Maxima of kBlocks registers of channels. The code of tap (r, s) is 3 r + s.
 template <typename T, int kCount, int kBlocks>
@@ -97,9 +88,9 @@ D2L_INLINE Maxima<T, kCount, kBlocks> max_of_row(const T* row, const RowTaps& co
   return maxima;
 }
 
-// Writes a strip for the rows of windows in `band`, the first one at `output`. Returns whether it came across a NaN.
+// Writes a strip, whose first window lies at `output`. Returns whether it came across a NaN.
 template <int kStride, bool kOffsets, typename T>
-D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const RowTaps& columns, Span band, T* output,
+D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const RowTaps& columns, Span windows, T* output,
                              uint8_t* offsets) {
   const int64_t row_pitch = work.map.source_columns * work.map.channels;
   const int64_t output_pitch = work.map.columns * work.map.channels;
@@ -115,21 +106,16 @@ D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const Row
       nothing.fill(-static_cast<T>(__builtin_inf()), kTaps + columns.taps[0].code);
       return nothing;
     };
-    int64_t h = band.begin * kStride - work.pad, at = i;
-    Row first = row_at(h), second;
-    if constexpr (kStride == 1) second = row_at(h + 1);
-    for (int64_t p = band.begin; p < band.end; ++p, h += kStride, at += output_pitch) {
-      if constexpr (kStride == 2) second = row_at(h + 1);
-      const Row third = row_at(h + 2);
-      first.merge(second, 1);
-      first.merge(third, 2);
+    const auto write = [&](int64_t p, Row maxima, const Row& second, const Row& third) D2L_INLINE_LAMBDA {
+      const int64_t at = (p - windows.begin) * output_pitch + i;
+      maxima.merge(second, 1);
+      maxima.merge(third, 2);
       for (int b = 0; b < kBlocks; ++b) {
-        store_pack(output + at + b * kCount, first.values[b]);
-        if constexpr (kOffsets) store_codes<lane_t<T>, kCount>(offsets + at + b * kCount, first.codes[b]);
+        store_pack(output + at + b * kCount, maxima.values[b]);
+        if constexpr (kOffsets) store_codes<lane_t<T>, kCount>(offsets + at + b * kCount, maxima.codes[b]);
       }
-      first = kStride == 1 ? second : third;
-      second = third;
-    }
+    };
+    go_down_windows<kStride>(work, windows, row_at, write);
     any_nan |= nans.saw_any();
   });
   return any_nan;
@@ -137,28 +123,18 @@ D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const Row
 
 template <int kStride, bool kOffsets, typename T>
 D2L_INLINE void max_of_bands(const Pool2dStrips& work, const T* input, T* output, uint8_t* offsets, Span units) {
-  const Pool2dNhwc& map = work.map;
-  for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const int64_t first_row = unit / work.bands * map.rows, begin = unit % work.bands * work.band_rows;
-    const Span band{begin, min(begin + work.band_rows, map.rows)};
-    const T* const image = input + unit / work.bands * map.source_rows * map.source_columns * map.channels;
+  for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
     bool any_nan = false;
-    for (int64_t q = 0; q < map.columns; ++q) {
-      const int64_t at = ((first_row + begin) * map.columns + q) * map.channels;
-      any_nan |= max_of_strip<kStride, kOffsets>(work, image, RowTaps(taps_of(map.column_taps, q)), band, output + at,
+    for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
+      any_nan |= max_of_strip<kStride, kOffsets>(work, input + band.source, RowTaps(columns), band.rows, output + at,
                                                  kOffsets ? offsets + at : nullptr);
-    }
+    });
     if (__builtin_expect(any_nan, false)) {  // they are rare: the band is gone over again, tap by tap
-      max_pool2d_nhwc(map, input, output, offsets, Span{first_row + band.begin, first_row + band.end});
+      const Span rows{band.first_row, band.first_row + band.rows.end - band.rows.begin};
+      max_pool2d_nhwc(work.map, input, output, offsets, rows);
     }
-  }
+  });
 }
-
-// Sums for kBlocks registers of channels.
-template <typename T, int kCount, int kBlocks>
-struct Sums {
-  pack_t<T, kCount> values[kBlocks];
-};
 
 // What the windows in one row, of which kColumns lie over a column of pixels, pass on to the rows of their taps.
 template <int kColumns, typename T, int kCount>
@@ -194,63 +170,42 @@ class RowOfWindows {
   Places here_[kTaps][kTaps];
 };
 
-// Writes a strip for the rows of pixels in `band`, the first one at `grad_input`.
+// Writes a strip, whose first pixel lies at `grad_input`.
 template <int kStride, int kColumns, typename T>
 D2L_INLINE void write_gradients(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets,
-                                const Tap* columns, Span band, T* grad_input) {
+                                const Tap* columns, Span pixels, T* grad_input) {
   const int64_t window_pitch = work.map.source_columns * work.map.channels;
   const int64_t pixel_pitch = work.map.columns * work.map.channels;
   for_each_pack<T, kMostBlocks>(work.map.channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
+    using Row = Sums<T, kCount, kBlocks>;
     const RowOfWindows<kColumns, T, kCount> windows(columns);
-    Sums<T, kCount, kBlocks> rows[kTaps] = {};
-    int64_t p = (band.begin + work.pad) / kStride - (kTaps - kStride);  // the first row that reaches into the band
-    int64_t h = p * kStride - work.pad, from = p * window_pitch + i;
-    T* to = grad_input + (h - band.begin) * pixel_pitch + i;
-    for (; h < band.end; ++p, from += window_pitch) {
-      if (is_within(p, work.map.source_rows)) windows.add(grad_output + from, offsets + from, rows);
-      for (int r = 0; r < kStride; ++r, ++h, to += pixel_pitch) {  // no later window covers these
-        if (h < band.begin || h >= band.end) continue;
-        for (int b = 0; b < kBlocks; ++b) {
-          if (kCount == kLanes<T>) prefetch_ahead<kGradAheadBytes>(to + b * kCount);
-          store_pack(to + b * kCount, rows[r].values[b]);
-        }
+    const auto add = [&](int64_t p, Row* rows) D2L_INLINE_LAMBDA {
+      windows.add(grad_output + p * window_pitch + i, offsets + p * window_pitch + i, rows);
+    };
+    const auto store = [&](int64_t h, const Row& row) D2L_INLINE_LAMBDA {
+      T* const to = grad_input + (h - pixels.begin) * pixel_pitch + i;
+      for (int b = 0; b < kBlocks; ++b) {
+        if (kCount == kLanes<T>) prefetch_ahead<kGradAheadBytes>(to + b * kCount);
+        store_pack(to + b * kCount, row.values[b]);
       }
-      for (int r = 0; r < kTaps; ++r) rows[r] = r + kStride < kTaps ? rows[r + kStride] : Sums<T, kCount, kBlocks>{};
-    }
+    };
+    go_down_pixels<kStride, Row>(work, pixels, add, store);
   });
 }
 
 template <int kStride, typename T>
 D2L_INLINE void write_bands(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets, T* grad_input,
                             Span units) {
-  const Pool2dNhwc& map = work.map;
-  for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const int64_t image = unit / work.bands, begin = unit % work.bands * work.band_rows;
-    const Span band{begin, min(begin + work.band_rows, map.rows)};
-    const int64_t from = image * map.source_rows * map.source_columns * map.channels;
-    for (int64_t w = 0; w < map.columns; ++w) {
-      const TapRange columns = taps_of(map.column_taps, w);
-      T* const to = grad_input + ((image * map.rows + begin) * map.columns + w) * map.channels;
-      const auto write = [&](auto count) {
-        write_gradients<kStride, count.value>(work, grad_output + from, offsets + from, columns.begin, band, to);
-      };
-      switch (columns.end - columns.begin) {
-        case 0:
-          write(Int<0>{});
-          break;
-        case 1:
-          write(Int<1>{});
-          break;
-        case 2:
-          write(Int<2>{});
-          break;
-        default:
-          write(Int<3>{});
-      }
-    }
-  }
+  for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
+    for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
+      with_count(columns, [&](auto count) {
+        write_gradients<kStride, count.value>(work, grad_output + band.source, offsets + band.source, columns.begin,
+                                              band.rows, grad_input + at);
+      });
+    });
+  });
 }
 
 }  // namespace

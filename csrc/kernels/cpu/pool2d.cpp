@@ -2,16 +2,16 @@
 // for a pixel at a time or a strip of them), over columns in phases, and over spans of columns (NCHW), give each thread
 // its scratch memory and share out the work. What is seldom wanted runs here, one element at a time: maxima in NCHW
 // over irregular or very wide strides, gather and indices. No result depends on the number of threads: each output is
-// written once, by one thread, summed in the order of the taps.
+// written once, by one thread, summed in an order that depends on the shape alone.
 #include "kernels/cpu/pool2d.h"
 
 #include <functional>
 #include <limits>
 
 #include "kernels/cpu/cache.h"
-#include "kernels/cpu/max_pool2d_strips_kernel.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/pool2d_global_kernel.h"
+#include "kernels/cpu/pool2d_strips_kernel.h"
 #include "kernels/cpu/pool2d_tables.h"
 #include "kernels/cpu/pool2d_tiles.h"
 #include "kernels/cpu/short_array.h"
@@ -26,6 +26,8 @@ constexpr int64_t kElementsPerStep = 1024;   // of rows that are pooled as one
 constexpr int64_t kWindowRowsPerBand = 8;    // that a strip goes down, times the stride
 constexpr int64_t kPixelRowsPerBand = 12;    // likewise for a gradient, whatever the stride
 constexpr int64_t kPageBytes = 4096;         // addresses that far apart share a set of the first cache
+constexpr int64_t kFarBytes = 8 << 20;       // of a map that comes from memory for the most part
+constexpr int64_t kLongRowBytes = 24 << 10;  // which strips of such a map cross too slowly
 
 template <typename Function>
 void parallel_units(int64_t units, int64_t elements, Function&& function) {
@@ -123,6 +125,13 @@ bool write_global(const Pool2dShape& shape, Layout layout, Write&& write) {
 bool has_strips(const Pool2dShape& shape) {
   return !shape.adaptive && shape.R == 3 && shape.S == 3 && shape.dilation_h == 1 && shape.dilation_w == 1 &&
          shape.stride_h <= 2;
+}
+
+// Whether an average reads long rows from memory: better one after the other, as they lie, than in bands.
+template <typename T>
+bool reads_long_rows(const Pool2dShape& shape) {
+  const int64_t row_bytes = shape.W * shape.C * static_cast<int64_t>(sizeof(T));
+  return row_bytes >= kLongRowBytes && shape.N * shape.H * row_bytes >= kFarBytes;
 }
 
 // Calls write(work, units) for all items of the map.
@@ -480,6 +489,11 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
   const AxisTable rows = tabulate_windows({shape, true}, 1, 0);
   const AxisTable columns = tabulate_windows({shape, false}, shape.C, 0);
   const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
+  if (has_strips(shape) && !reads_long_rows<T>(shape)) {
+    return write_strips(shape, work, kWindowRowsPerBand / shape.stride_h, [&](const auto& strips, Span units) {
+      D2L_CALL_BEST(avg_pool2d_strips, strips, sizes, input, output, units);
+    });
+  }
   parallel_units(shape.N * shape.P, elements_of(shape),
                  [&](Span units) { D2L_CALL_BEST(avg_pool2d_nhwc, work, sizes, input, output, units); });
 }
@@ -487,14 +501,15 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
 template <typename T>
 void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, T* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
-  const T uniform_size = Divisors<T>(shape).view().uniform;
+  const Divisors<T> divisors(shape);
+  const WindowSizes<T> sizes = divisors.view();
   if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
-        D2L_CALL_BEST(avg_pool2d_input_grad_global, work, uniform_size, grad_output, grad_input, units);
+        D2L_CALL_BEST(avg_pool2d_input_grad_global, work, sizes.uniform, grad_output, grad_input, units);
       })) {
     return;
   }
   if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
-        D2L_CALL_BEST(avg_pool2d_input_grad_tiles, work, uniform_size, grad_output, grad_input, units);
+        D2L_CALL_BEST(avg_pool2d_input_grad_tiles, work, sizes.uniform, grad_output, grad_input, units);
       })) {
     return;
   }
@@ -505,8 +520,13 @@ void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
   const AxisTable columns =
       tabulate_covers(horizontal, shape.C, [&](int64_t q, int64_t) { return horizontal.divisor(q); });
   const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
+  if (has_strips(shape) && (shape.stride_h > 1 || !reads_long_rows<T>(shape))) {
+    return write_strips(shape, work, kPixelRowsPerBand, [&](const auto& strips, Span units) {
+      D2L_CALL_BEST(avg_pool2d_input_grad_strips, strips, sizes, grad_output, grad_input, units);
+    });
+  }
   parallel_units(shape.N * shape.H, elements_of(shape), [&](Span units) {
-    D2L_CALL_BEST(avg_pool2d_input_grad_nhwc, work, uniform_size, grad_output, grad_input, units);
+    D2L_CALL_BEST(avg_pool2d_input_grad_nhwc, work, sizes.uniform, grad_output, grad_input, units);
   });
 }
 
