@@ -1,4 +1,4 @@
-"""Peak memory of a training step: of the chapter models, and of DenseNet as its blocks grow deeper.
+"""Peak memory of a training step: of the chapter models, as the batch grows, and as DenseNet's blocks grow deeper.
 
 Every figure comes from a process of its own (memory_probe.py). It trains small models first, so that what libraries
 allocate once is not counted, then builds the model and takes two steps; the third is watched. The figure is the highest
@@ -23,12 +23,15 @@ from benchmarks.suites import Settings
 from benchmarks.suites.models import MODELS, Model
 from benchmarks.suites.variants import LAYOUTS
 
+BATCHES = (("lenet", 28, (16, 64, 256, 1024)), ("resnet18", 96, (1, 4, 16, 64)), ("vgg11", 224, (2, 8, 32)))
 DEPTHS = (4, 8, 16, 32)
 
-CASES: tuple[tuple[str, Model], ...] = (
-    *((model.case, model) for model in MODELS if model.batch > 1),
+CHAPTER_CASES = tuple((model.case, model) for model in MODELS if model.batch > 1)
+GROWTH_CASES = (
+    *((f"{name}.batch{batch}", Model(name, batch, size)) for name, size, batches in BATCHES for batch in batches),
     *((f"densenet.depth{depth}", Model("densenet", 4, 96, options={"num_convs": (depth,) * 4})) for depth in DEPTHS),
 )
+CASES: tuple[tuple[str, Model], ...] = CHAPTER_CASES + GROWTH_CASES
 EXPLANATIONS: dict[tuple[str, str], str] = {}
 
 # Tensors come from mmap, which gives them back when they are freed; small pieces are trimmed.
@@ -37,7 +40,7 @@ MALLOC = "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:gl
 
 def measure(settings: Settings, threads: int) -> Iterator[list[dict]]:
     """The rows of one case after the other, a row per contestant."""
-    for case, model in CASES[:: len(CASES) - len(DEPTHS)] if settings.smoke else CASES:
+    for case, model in CASES[:: len(CHAPTER_CASES)] if settings.smoke else CASES:
         if settings.smoke:
             model = replace(model, batch=2)
         elif settings.device == "cuda":
