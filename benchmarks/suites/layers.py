@@ -65,6 +65,16 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class GroupedConv(Conv):
+    """The same with groups of few channels, of which the chapters have none."""
+
+    op: ClassVar[str] = "grouped_conv2d"
+
+    def tiny(self) -> GroupedConv:
+        return replace(super().tiny(), groups=min(self.groups, 8))
+
+
+@dataclass(frozen=True)
 class Pool:
     """A square pooling layer; an adaptive one has its output size in `kernel`."""
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from benchmarks.harness import EAGER, OURS, Contest, Contestant, Runner
 from benchmarks.suites import Settings
 from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
-from benchmarks.suites.layers import Block, Concat, Conv, Dense, FusedConv, Layer, Norm, Pool, Rows
+from benchmarks.suites.layers import Block, Concat, Conv, Dense, FusedConv, GroupedConv, Layer, Norm, Pool, Rows
 from benchmarks.suites.variants import LAYOUTS, as_layout, compiled, graphed, random_tensors
 
 WHY_FEW_CHANNELS = (
@@ -61,6 +61,7 @@ WHY_STRIDED = (
     "oneDNN's code for a strided input gradient (brgconv_strided, says ONEDNN_VERBOSE=1) does 65 GFLOP/s where the "
     "kernel here does 140, and in NCHW both maps are reordered for it"
 )
+WHY_GROUPS = "with some kernels and layouts ATen's depthwise and grouped gradients are not vectorised"
 WHY_TANH = (
     "ATen leaves tanh to MKL, which runs its high-accuracy code for the oldest processors on this one "
     "(mkl_vml_kernel_sTanh_EXHAynn, says perf); sigmoid, which ATen vectorises itself, is no such case"
@@ -76,6 +77,10 @@ WHY_OVERHEAD = (
 
 def _norm(op: str, *shape: Any, **options: Any) -> Norm:
     return Norm(shape[0], op, *shape[1:], why=WHY_NORM if op == "batch_norm" else WHY_FUSED, **options)
+
+
+def _grouped(name: str, c: int, size: int, kernel: int, **options: Any) -> GroupedConv:
+    return GroupedConv(name, 16, c, size, c, kernel, padding=kernel // 2, why=WHY_GROUPS, **options)
 
 
 def _fused(name: str, batch: int, c: int, size: int, k: int, kernel: int, **options: Any) -> FusedConv:
@@ -109,6 +114,11 @@ def _chapter_convolution(name: str, batch: int, chapter_batch: int, *geometry: i
 
 LAYERS: tuple[Layer, ...] = (
     *(_chapter_convolution(*shape) for shape in CONVOLUTIONS),
+    _grouped("depthwise.3x3", 144, 28, 3, groups=144),
+    _grouped("depthwise.3x3.stride2", 144, 28, 3, groups=144, stride=2),
+    _grouped("depthwise.5x5", 240, 14, 5, groups=240),
+    _grouped("depthwise.3x3.small", 960, 7, 3, groups=960),
+    _grouped("resnext.3x3", 128, 28, 3, groups=32),
     _avg_pool("lenet.pool1", 256, 6, 28, 2),
     _avg_pool("lenet.pool2", 256, 16, 10, 2),
     _max_pool("lenet.pool1", 256, 6, 28, 2),

@@ -88,4 +88,16 @@ const char* name_of(Capability capability) {
   return "unknown";
 }
 
+int64_t vector_bytes() {
+  switch (capability()) {
+    case Capability::avx512:
+      return 64;
+    case Capability::avx2:
+      return 32;
+    case Capability::baseline:
+      return 16;
+  }
+  return 16;
+}
+
 }  // namespace d2l::cpu

@@ -11,6 +11,8 @@
 // could be the one with instructions that the machine lacks.
 #pragma once
 
+#include <cstdint>
+
 namespace d2l::cpu {
 
 enum class Capability { baseline, avx2, avx512 };
@@ -22,6 +24,9 @@ bool is_supported(Capability capability);
 void set_capability(Capability capability);
 
 const char* name_of(Capability capability);
+
+// Of a register of the capability in use.
+int64_t vector_bytes();
 
 }  // namespace d2l::cpu
 

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/batch_norm_written.h"
 #include "kernels/cpu/conv2d_algorithm.h"
+#include "kernels/cpu/conv2d_groups.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/gemm.h"
@@ -77,13 +78,18 @@ bool is_worth_gathering(const Conv2dShape& shape) {
 }
 
 template <typename T>
-void run(Correlation<T> problem, int tile) {
+void run(Correlation<T> problem, const Conv2dShape& shape, Conv2dPass pass) {
   if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
+  if (conv2d_suits_groups(shape, sizeof(T))) {
+    conv2d_groups(problem);
+    return;
+  }
   problem.source_layout =
       effective(problem.source_layout, problem.depth * problem.groups, problem.rows.source * problem.columns.source);
   problem.result_layout =
       effective(problem.result_layout, problem.width * problem.groups, problem.rows.result * problem.columns.result);
   if constexpr (std::is_same_v<T, float>) {
+    const int tile = winograd_tile(shape, pass);
     if (tile > 0) {
       D2L_CALL_BEST(winograd_correlate, problem, tile);
       return;
@@ -129,7 +135,7 @@ void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* we
   problem.activation = activation;
   problem.result = output;
   problem.progress = progress;
-  run(problem, tile_of<T>(shape, Conv2dPass::forward));
+  run(problem, shape, Conv2dPass::forward);
 }
 
 template <typename T>
@@ -179,7 +185,7 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_ou
   problem.weight_row = weight_strides.r;
   problem.weight_column = weight_strides.s;
   problem.result = grad_input;
-  run(problem, tile_of<T>(shape, Conv2dPass::input_grad));
+  run(problem, shape, Conv2dPass::input_grad);
 }
 
 template <typename T>
@@ -208,8 +214,7 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.width = shape.group_k();
   problem.rows = {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
   problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
-  problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
-  problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
+  problem.input_layout = problem.output_layout = layout;
   problem.input_channels = shape.input_pixel_stride();
   problem.output_channels = shape.output_pixel_stride();
   problem.input = input;
@@ -220,8 +225,14 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.weight_width = grad_weight_strides.k;
   problem.weight_row = grad_weight_strides.r;
   problem.weight_column = grad_weight_strides.s;
+  if (conv2d_suits_groups(shape, sizeof(T))) {
+    conv2d_groups_weight_grad(problem);
+    return;
+  }
+  problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
+  problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
   if constexpr (std::is_same_v<T, float>) {
-    const int tile = tile_of<T>(shape, Conv2dPass::weight_grad);
+    const int tile = winograd_tile(shape, Conv2dPass::weight_grad);
     if (tile > 0) {
       D2L_CALL_BEST(winograd_weight_gradient, problem, tile);
       return;

@@ -14,18 +14,6 @@ constexpr int64_t kFewestVectors = 4;
 // The maps of a vector of images should stay in an L2 cache of 1 MB.
 constexpr int64_t kMostBytes = 800 << 10;
 
-int64_t vector_bytes() {
-  switch (capability()) {
-    case Capability::avx512:
-      return 64;
-    case Capability::avx2:
-      return 32;
-    case Capability::baseline:
-      return 16;
-  }
-  return 16;
-}
-
 }  // namespace
 
 bool conv2d_suits_images(const Conv2dShape& s, int64_t element_bytes) {

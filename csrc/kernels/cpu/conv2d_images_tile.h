@@ -219,7 +219,7 @@ template <typename T>
 D2L_INLINE vec_t<T> load_once(const T* from) {
   vec_t<T> value = load(from);
 #if defined(__AVX2__) && !defined(__AVX512F__)
-  asm("" : "+x"(value));
+  keep_in_register(value);
 #endif
   return value;
 }

@@ -58,6 +58,14 @@ D2L_INLINE vec_t<T> broadcast(T value) {
   return value - vec_t<T>{};  // x - 0 keeps every x, -0 and NaN included
 }
 
+// Keeps g++ from loading a value anew for each of its uses, as part of other instructions.
+template <typename V>
+D2L_INLINE void keep_in_register([[maybe_unused]] V& value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#endif
+}
+
 // a > b ? a : b, which is b where either is NaN: one instruction, of which g++ makes two or three by itself. It warns
 // of AVX-512's intrinsics without masks.
 template <typename T>
