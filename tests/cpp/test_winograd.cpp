@@ -332,6 +332,10 @@ void test_choice(Report& report) {
   grouped.groups = 2;
   wide.S = 5, wide.Q = 26;
   empty.N = 0;
+  // The taps of a row share a vector of the direct kernel, of any capability.
+  cpu::set_conv2d_algorithm(Conv2dAlgorithm::automatic);
+  const Conv2dShape stem = Problem{8, 1, 224, 224, 64}.shape();
+  report.check(cpu::chosen_algorithm(stem, Conv2dPass::input_grad) == Conv2dAlgorithm::direct, "auto: stem");
   for (const Conv2dPass pass : passes) {
     cpu::set_conv2d_algorithm(Conv2dAlgorithm::automatic);
     report.check(cpu::chosen_algorithm(large, pass) == Conv2dAlgorithm::winograd, "auto: large");

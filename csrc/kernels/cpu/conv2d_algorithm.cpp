@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d_images.h"
 
 namespace d2l::cpu {
@@ -58,8 +59,12 @@ constexpr double kWorthwhile = 0.85;
 
 // Channels as they fill vectors.
 double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16 * 16); }
-// The direct kernel lets the taps of a row share a vector if there are few.
-double shared_lanes(int64_t channels) { return channels <= 10 ? 32.0 / 3 : lanes(channels); }
+// The direct kernel lets the taps of a row share a vector, or two, if there are few.
+double shared_lanes(const Conv2dShape& s, int64_t channels) {
+  const int64_t vector = vector_bytes() / static_cast<int64_t>(sizeof(float));
+  if (s.stride_h == 1 && channels * s.S <= vector) return 16.0 / static_cast<double>(s.S);
+  return channels <= 10 ? 32.0 / 3 : lanes(channels);
+}
 // Channels to sum over.
 double filled(int64_t channels) { return static_cast<double>(std::max<int64_t>(channels, 16)); }
 
@@ -98,8 +103,8 @@ double direct_cost(const Conv2dShape& s, Conv2dPass pass) {
   const ResultMap map = s.stride_h == 1 ? result_map(s, pass) : ResultMap{s.P, s.Q};
   const double c = static_cast<double>(s.C), k = static_cast<double>(s.K);
   const double pixels = static_cast<double>(map.rows * map.columns);
-  double products = pixels * (pass == Conv2dPass::forward      ? c * shared_lanes(s.K)
-                              : pass == Conv2dPass::input_grad ? shared_lanes(s.C) * k
+  double products = pixels * (pass == Conv2dPass::forward      ? c * shared_lanes(s, s.K)
+                              : pass == Conv2dPass::input_grad ? shared_lanes(s, s.C) * k
                                                                : c * lanes(s.K));
   // The weight gradient has the channels of either map in its lanes.
   if (pass == Conv2dPass::weight_grad && s.stride_h == 1) {
