@@ -113,6 +113,12 @@ GroupsChannels<T> channels_of(int64_t groups, int64_t depth, int64_t width) {
   return channels;
 }
 
+// Elements of a weight in [vectors][taps][depth][lanes].
+template <typename T, typename Problem>
+int64_t packed_size(const Problem& problem, const GroupsChannels<T>& channels) {
+  return channels.vectors * problem.rows.taps * problem.columns.taps * channels.depth * lanes<T>();
+}
+
 // Calls function(packed, weight) with the places of every weight in [vectors][taps][depth][lanes] and in the tensor.
 template <typename T, typename Problem, typename Function>
 void for_weights(const Problem& problem, const GroupsChannels<T>& channels, bool transposed, Function&& function) {
@@ -147,7 +153,7 @@ template <typename T>
 void conv2d_groups(const Correlation<T>& problem) {
   const AxesTables tables(problem.rows, problem.columns, problem.transposed);
   const GroupsChannels<T> channels = channels_of<T>(problem.groups, problem.depth, problem.width);
-  const int64_t weights = channels.vectors * problem.rows.taps * problem.columns.taps * channels.depth * lanes<T>();
+  const int64_t weights = packed_size(problem, channels);
   const int64_t biases = problem.bias == nullptr ? 0 : channels.vectors * lanes<T>();
   T* const packed = static_cast<T*>(workspace(Workspace::call, (weights + biases) * static_cast<int64_t>(sizeof(T))));
   T* const bias = biases > 0 ? packed + weights : nullptr;
@@ -178,7 +184,7 @@ template <typename T>
 void conv2d_groups_weight_grad(const WeightGradient<T>& problem) {
   const AxesTables tables(problem.rows, problem.columns, false);
   const GroupsChannels<T> channels = channels_of<T>(problem.groups, problem.depth, problem.width);
-  const int64_t size = channels.vectors * problem.rows.taps * problem.columns.taps * channels.depth * lanes<T>();
+  const int64_t size = packed_size(problem, channels);
   const bool is_nhwc = problem.input_layout == Layout::nhwc;
   const int64_t pieces = is_nhwc ? problem.images * problem.rows.result : problem.images;
   const int64_t elements =

@@ -1,7 +1,7 @@
 // Convolutions whose groups have few channels; depthwise ones have one. Vectors go over the channels of several groups
 // of a pixel in NHWC, so that no lane is empty; NCHW maps are transposed some channels at a time. For T = float and
-// double. Sums are in T and in the order of the taps, so these kernels count as "direct"; results do not depend on the
-// number of threads.
+// double. Sums are in T, tap by tap as they lie in the source, so these kernels count as "direct"; results do not
+// depend on the number of threads.
 #pragma once
 
 #include "kernels/cpu/conv2d_kernel.h"
