@@ -69,13 +69,13 @@ Tensor forward(const Tensor& input) {
                                   device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return forward<kActivation>(input.to(at::kFloat)).to(input.scalar_type());
   }
   const Tensor x = as_elements(input);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::activation<T>(kActivation, x.numel(), x.const_data_ptr<T>(), output.mutable_data_ptr<T>());
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    cpu::activation(kActivation, x.numel(), elements<E>(x), mutable_elements<E>(output));
   });
   return output;
 }
@@ -96,14 +96,14 @@ Tensor input_grad(const Tensor& grad_output, const Tensor& output) {
                                              y.const_data_ptr(), grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(output)) {
+  if (!is_element_type(output)) {
     return input_grad<kActivation>(grad_output.to(at::kFloat), output.to(at::kFloat)).to(output.scalar_type());
   }
   const Tensor y = as_elements(output), dy = as_elements(grad_output, y);
-  visit_cpu_dtype(y, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::activation_input_grad<T>(kActivation, y.numel(), dy.const_data_ptr<T>(), y.const_data_ptr<T>(),
-                                  grad_input.mutable_data_ptr<T>());
+  visit_cpu_element(y, [&](auto element) {
+    using E = decltype(element);
+    cpu::activation_input_grad(kActivation, y.numel(), elements<E>(dy), elements<E>(y),
+                               mutable_elements<E>(grad_input));
   });
   return grad_input;
 }

@@ -54,13 +54,13 @@ Tensor add_relu(const Tensor& input, const Tensor& other) {
                                 output.mutable_data_ptr(), device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return add_relu(input.to(at::kFloat), other.to(at::kFloat)).to(input.scalar_type());
   }
   const Tensor x = as_elements(input, input), y = as_elements(other, x);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::add_relu<T>(x.numel(), x.const_data_ptr<T>(), y.const_data_ptr<T>(), output.mutable_data_ptr<T>());
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    cpu::add_relu(x.numel(), elements<E>(x), elements<E>(y), mutable_elements<E>(output));
   });
   return output;
 }

@@ -52,14 +52,13 @@ Tensor dropout(const Tensor& input, const Tensor& seed, double p) {
                                input.const_data_ptr(), output.mutable_data_ptr(), device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return dropout(input.to(at::kFloat), seed, p).to(input.scalar_type());
   }
   Tensor output = new_tensor(input.sizes(), input.options());
-  visit_cpu_dtype(input, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::dropout<T>(input.numel(), *seed.const_data_ptr<int64_t>(), p, input.const_data_ptr<T>(),
-                    output.mutable_data_ptr<T>());
+  visit_cpu_element(input, [&](auto element) {
+    using E = decltype(element);
+    cpu::dropout(input.numel(), *seed.const_data_ptr<int64_t>(), p, elements<E>(input), mutable_elements<E>(output));
   });
   return output;
 }

@@ -2,18 +2,20 @@
 #pragma once
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/shapes.h"
 
-#define D2L_ACTIVATION_KERNELS(capability)                                                                          \
-  namespace capability {                                                                                            \
-  void activation_range(Activation activation, int64_t count, const float* input, float* output, bool streams);     \
-  void activation_range(Activation activation, int64_t count, const double* input, double* output, bool streams);   \
-  void activation_grad_range(Activation activation, int64_t count, const float* grad_output, const float* output,   \
-                             float* grad_input, bool streams);                                                      \
-  void activation_grad_range(Activation activation, int64_t count, const double* grad_output, const double* output, \
-                             double* grad_input, bool streams);                                                     \
-  }
-
 namespace d2l::cpu {
+
+#define D2L_ACTIVATION_KERNELS(capability)                                                                \
+  namespace capability {                                                                                  \
+  template <typename E>                                                                                   \
+  void activation_range(Activation activation, int64_t count, const E* input, E* output, bool streams);   \
+  template <typename E>                                                                                   \
+  void activation_grad_range(Activation activation, int64_t count, const E* grad_output, const E* output, \
+                             E* grad_input, bool streams);                                                \
+  }
 D2L_FOR_EACH_CAPABILITY(D2L_ACTIVATION_KERNELS)
+#undef D2L_ACTIVATION_KERNELS
+
 }  // namespace d2l::cpu

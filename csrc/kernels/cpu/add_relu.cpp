@@ -6,8 +6,8 @@
 
 namespace d2l::cpu {
 
-template <typename T>
-void add_relu(int64_t count, const T* input, const T* other, T* output) {
+template <typename E>
+void add_relu(int64_t count, const E* input, const E* other, E* output) {
   constexpr int64_t kElementsPerTask = 65536;  // fewer are not worth a thread
   const bool streams = is_streamed(count, output, input, other);
   parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
@@ -17,5 +17,6 @@ void add_relu(int64_t count, const T* input, const T* other, T* output) {
 
 template void add_relu(int64_t, const float*, const float*, float*);
 template void add_relu(int64_t, const double*, const double*, double*);
+template void add_relu(int64_t, const BFloat16*, const BFloat16*, BFloat16*);
 
 }  // namespace d2l::cpu

@@ -2,7 +2,8 @@
 // share of a round of Philox. The loops over the counters of a block are what the compiler vectorises.
 #include "kernels/cpu/dropout_kernel.h"
 
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/integers.h"
+#include "kernels/cpu/vec_element.h"
 #include "kernels/philox.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -35,35 +36,30 @@ D2L_INLINE void random_block(uint64_t block, uint64_t seed, uint32_t (&numbers)[
   }
 }
 
-template <typename T>
-D2L_INLINE void blocks_of(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, T scale,
-                          const T* input, T* output) {
+}  // namespace
+
+template <typename E>
+void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, computed_t<E> scale,
+                    const E* input, E* output) {
+  using T = computed_t<E>;
   for (int64_t block = begin; block < end; ++block) {
     uint32_t numbers[kBlock];
     random_block(static_cast<uint64_t>(block), seed, numbers);
     T factors[kBlock];
     for (int i = 0; i < kBlock; ++i) factors[i] = numbers[i] >= threshold ? scale : T(0);
-    const T* const from = input + block * kBlock;
-    T* const to = output + block * kBlock;
-    const int64_t rest = count - block * kBlock;
-    if (rest >= kBlock) {
-      for (int i = 0; i < kBlock; ++i) to[i] = from[i] * factors[i];
-    } else {
-      for (int64_t i = 0; i < rest; ++i) to[i] = from[i] * factors[i];
-    }
+    const E* const from = input + block * kBlock;
+    const auto whole = [&](int64_t i) D2L_INLINE_LAMBDA { return read(from + i) * load(factors + i); };
+    const auto part = [&](int64_t i, int64_t n)
+                          D2L_INLINE_LAMBDA { return read_partial(from + i, n) * load(factors + i); };
+    write_all(output + block * kBlock, clamp(count - block * kBlock, 0, kBlock), false, whole, part);
   }
 }
 
-}  // namespace
-
-void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, float scale,
-                    const float* input, float* output) {
-  blocks_of(begin, end, count, seed, threshold, scale, input, output);
-}
-
-void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, double scale,
-                    const double* input, double* output) {
-  blocks_of(begin, end, count, seed, threshold, scale, input, output);
-}
+#define D2L_INSTANTIATE(E) \
+  template void dropout_blocks(int64_t, int64_t, int64_t, uint64_t, uint32_t, computed_t<E>, const E*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

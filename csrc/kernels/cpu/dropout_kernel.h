@@ -2,16 +2,17 @@
 #pragma once
 
 #include "kernels/cpu/capability.h"
-#include "kernels/shapes.h"
-
-#define D2L_DROPOUT_KERNELS(capability)                                                                           \
-  namespace capability {                                                                                          \
-  void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, float scale,  \
-                      const float* input, float* output);                                                         \
-  void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, double scale, \
-                      const double* input, double* output);                                                       \
-  }
+#include "kernels/cpu/element.h"
 
 namespace d2l::cpu {
+
+#define D2L_DROPOUT_KERNELS(capability)                                                             \
+  namespace capability {                                                                            \
+  template <typename E>                                                                             \
+  void dropout_blocks(int64_t begin, int64_t end, int64_t count, uint64_t seed, uint32_t threshold, \
+                      computed_t<E> scale, const E* input, E* output);                              \
+  }
 D2L_FOR_EACH_CAPABILITY(D2L_DROPOUT_KERNELS)
+#undef D2L_DROPOUT_KERNELS
+
 }  // namespace d2l::cpu

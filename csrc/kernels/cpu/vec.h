@@ -190,24 +190,4 @@ D2L_INLINE void finish_streaming() {
 #endif
 }
 
-// Stores `count` elements: the register whole(i) at to + i, and part(i, n) where fewer are left. With `streams` they go
-// past the cache, and the operands, which come from memory then, are fetched ahead.
-template <typename T, typename Whole, typename Part, typename... Operands>
-D2L_INLINE void store_all(T* to, int64_t count, bool streams, Whole&& whole, Part&& part, const Operands*... operands) {
-  constexpr int64_t kStep = kLanes<T>;
-  int64_t i = 0;
-  if (streams) {
-    const auto beyond = static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) % kVectorBytes / sizeof(T));
-    i = beyond == 0 ? 0 : count < kStep - beyond ? count : kStep - beyond;
-    if (i > 0) store_partial(to, part(0, i), i);
-    for (; i + kStep <= count; i += kStep) {
-      (prefetch(operands + i, kAhead<T>), ...);
-      store_streaming(to + i, whole(i));
-    }
-    finish_streaming();
-  }
-  for (; i + kStep <= count; i += kStep) store(to + i, whole(i));
-  if (i < count) store_partial(to + i, part(i, count - i), count - i);
-}
-
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
