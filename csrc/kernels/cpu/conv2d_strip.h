@@ -1,6 +1,9 @@
 // Strips: the piece of a map that a task works on, channels innermost. Where the map lies in memory that way and needs
-// no zeros around it, a strip is just a view; else it is copied, transposed if need be. Only for kernel sources.
+// no zeros around it, a strip is just a view; else it is copied, transposed if need be, and its elements E become the T
+// that is computed with. Only for kernel sources.
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/cpu/transpose.h"
 
@@ -52,46 +55,59 @@ D2L_INLINE void zero(T* to, int64_t count) {
   if (count > 0) __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
 }
 
+template <typename T, typename E>
+D2L_INLINE void copy_elements(const E* from, int64_t count, T* to) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, read(from + i));
+  if (i < count) store_partial(to + i, read_partial(from + i, count - i), count - i);
+}
+
+// The same, of many.
+template <typename T, typename E>
+D2L_INLINE void copy_run(const E* from, int64_t count, T* to) {
+  if constexpr (std::is_same_v<E, T>) {
+    __builtin_memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+  } else {
+    copy_elements(from, count, to);
+  }
+}
+
 // `columns` pixels of one row, all inside the map, starting at its element `from` of the first channel. Up to
 // kLanes elements after them are overwritten.
-template <typename T>
-void copy_pixels(const Map<const T>& map, const T* from, int64_t columns, int64_t grid, T* to, int64_t pixel_stride) {
+template <typename T, typename E>
+void copy_pixels(const Map<const E>& map, const E* from, int64_t columns, int64_t grid, T* to, int64_t pixel_stride) {
   if (map.layout == Layout::nchw) {
     const int64_t plane = map.rows * map.columns;
     if (grid == 1) {
       if (map.depth <= kLanes<T>) {
         transpose<T, true>(from, plane, map.depth, columns, to, pixel_stride);
       } else {
-        transpose(from, plane, map.depth, columns, to, pixel_stride);
+        transpose<T>(from, plane, map.depth, columns, to, pixel_stride);
       }
       return;
     }
     for (int64_t c = 0; c < map.depth; ++c) {
-      for (int64_t q = 0; q < columns; ++q) to[q * pixel_stride + c] = from[c * plane + q * grid];
+      for (int64_t q = 0; q < columns; ++q) to[q * pixel_stride + c] = read_one(from[c * plane + q * grid]);
     }
   } else if (grid == 1 && map.depth == map.channels && map.depth == pixel_stride) {
-    __builtin_memcpy(to, from, static_cast<size_t>(columns * map.depth) * sizeof(T));
+    copy_run(from, columns * map.depth, to);
   } else {
     for (int64_t q = 0; q < columns; ++q) {
-      const T* pixel = from + q * grid * map.channels;
-      int64_t c = 0;
-      for (; c + kLanes<T> <= map.depth; c += kLanes<T>) store(to + q * pixel_stride + c, load(pixel + c));
-      if (c < map.depth)
-        store_partial(to + q * pixel_stride + c, load_partial(pixel + c, map.depth - c), map.depth - c);
+      copy_elements(from + q * grid * map.channels, map.depth, to + q * pixel_stride);
     }
   }
 }
 
 // Copies the box to `to`, dense but for pixel_stride >= map.depth, in ascending order; up to kLanes elements after it
 // are overwritten.
-template <typename T>
-Strip<const T> copy_strip(const Map<const T>& map, const Box& box, T* to, int64_t pixel_stride) {
+template <typename T, typename E>
+Strip<const T> copy_strip(const Map<const E>& map, const Box& box, T* to, int64_t pixel_stride) {
   const int64_t row_stride = box.columns * pixel_stride;
   const int64_t begin = clamp(ceil_div(-box.column, box.column_grid), 0, box.columns);
   const int64_t end = clamp(ceil_div(map.columns - box.column, box.column_grid), begin, box.columns);
   T* row = to;
   for (int64_t image = box.image; image < box.image + box.images; ++image) {
-    const T* first = map.layout == Layout::nchw
+    const E* first = map.layout == Layout::nchw
                          ? map.data + (image * map.channels + map.first_channel) * map.rows * map.columns
                          : map.data + image * map.channels * map.rows * map.columns + map.first_channel;
     const int64_t pixel = map.layout == Layout::nchw ? 1 : map.channels;
@@ -102,7 +118,7 @@ Strip<const T> copy_strip(const Map<const T>& map, const Box& box, T* to, int64_
         continue;
       }
       zero(row, begin * pixel_stride);
-      const T* from = first + (h * map.columns + box.column + begin * box.column_grid) * pixel;
+      const E* from = first + (h * map.columns + box.column + begin * box.column_grid) * pixel;
       copy_pixels(map, from, end - begin, box.column_grid, row + begin * pixel_stride, pixel_stride);
       zero(row + end * pixel_stride, (box.columns - end) * pixel_stride);
     }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/cpu/integers.h"
+#include "kernels/cpu/vec_element.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -30,29 +31,29 @@ D2L_INLINE void transpose_registers(vec_t<T> (&rows)[kLanes<T>]) {
   }
 }
 
-// to[column * to_stride + row] = from[row * from_stride + column].
+// to[column * to_stride + row] = from[row * from_stride + column], of elements E, which it widens to T.
 // With kSpill, which needs rows <= kLanes, up to kLanes elements are written from each target column's start, columns
 // in ascending order: whole stores are faster than masked ones.
-template <typename T, bool kSpill = false>
-void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+template <typename T, bool kSpill = false, typename E = T>
+void transpose(const E* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
   constexpr int kBlock = kLanes<T>;
   for (int64_t row = 0; row < rows; row += kBlock) {
     const int64_t row_count = min(kBlock, rows - row);
     for (int64_t column = 0; column < columns; column += kBlock) {
       const int64_t column_count = min(kBlock, columns - column);
-      const T* source = from + row * from_stride + column;
+      const E* source = from + row * from_stride + column;
       T* target = to + column * to_stride + row;
       vec_t<T> block[kBlock];
       if (row_count == kBlock && column_count == kBlock) {
 #pragma GCC unroll 16
-        for (int i = 0; i < kBlock; ++i) block[i] = load(source + i * from_stride);
+        for (int i = 0; i < kBlock; ++i) block[i] = read(source + i * from_stride);
         transpose_registers<T>(block);
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) store(target + i * to_stride, block[i]);
       } else if (kVectorBytes == 64) {
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) {
-          block[i] = i < row_count ? load_partial(source + i * from_stride, column_count) : vec_t<T>{};
+          block[i] = i < row_count ? read_partial(source + i * from_stride, column_count) : vec_t<T>{};
         }
         transpose_registers<T>(block);
         if (kSpill) {
@@ -75,7 +76,7 @@ void transpose(const T* from, int64_t from_stride, int64_t rows, int64_t columns
         }
       } else {
         for (int64_t j = 0; j < column_count; ++j) {
-          for (int64_t i = 0; i < row_count; ++i) target[j * to_stride + i] = source[i * from_stride + j];
+          for (int64_t i = 0; i < row_count; ++i) target[j * to_stride + i] = read_one(source[i * from_stride + j]);
         }
       }
     }
