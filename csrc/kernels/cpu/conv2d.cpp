@@ -105,6 +105,11 @@ void run(Correlation<T> problem, const Conv2dShape& shape, Conv2dPass pass) {
 
 }  // namespace
 
+bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass) {
+  return winograd_tile(shape, pass) == 0 && !conv2d_suits_images(shape, sizeof(float)) &&
+         !conv2d_suits_groups(shape, sizeof(float));
+}
+
 template <typename T>
 void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
             const T* bias, T* output, Activation activation, const Progress& progress) {

@@ -6,10 +6,15 @@
 // with the same number of threads. Nothing is read before it is written: outputs may hold anything on entry.
 #pragma once
 
+#include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/progress.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
+
+// Whether the pass of a convolution whose maps are dense is one of those that read and write bfloat16 themselves. Others
+// are faster on float copies.
+bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass);
 
 // Element strides of the axes k, c, r, s.
 struct WeightStrides {
