@@ -156,6 +156,11 @@ bool is_bfloat16_product(const Conv2dShape& shape, const Tensor& tensor) {
          has_bfloat16_product(tensor);
 }
 
+// Whether the kernel takes a 16-bit map as it is.
+bool takes_elements(const Conv2dShape& shape, cpu::Conv2dPass pass, const Tensor& map) {
+  return is_element_type(map) && cpu::conv2d_takes_bfloat16(shape, pass);
+}
+
 // The channels of each pixel as a row; a view of a channels_last map.
 Tensor rows_of(const Tensor& map) {
   return map.contiguous(at::MemoryFormat::ChannelsLast).permute({0, 2, 3, 1}).reshape({-1, map.size(1)});
@@ -236,9 +241,15 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     return y.contiguous(format);
   }
   if (is_16_bit(input)) {
-    const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
-    return conv2d_activated(input.to(at::kFloat), weight.to(at::kFloat), bias32, options, activation)
-        .to(input.scalar_type());
+    const Tensor w = weight.to(at::kFloat);
+    const OptionalTensor b = bias.has_value() ? OptionalTensor(bias->to(at::kFloat).contiguous()) : std::nullopt;
+    if (!takes_elements(shape, cpu::Conv2dPass::forward, input)) {
+      return conv2d_activated(input.to(at::kFloat), w, b, options, activation).to(input.scalar_type());
+    }
+    const Tensor x = in_place(input, format, shape.input_pixel);
+    cpu::conv2d(shape, layout_of(format), elements<cpu::BFloat16>(x), w.const_data_ptr<float>(), weight_strides(w),
+                bias_pointer<float>(b), mutable_elements<cpu::BFloat16>(output), activation);
+    return output;
   }
   const Tensor x = in_place(input, format, shape.input_pixel);
   visit_cpu_dtype(x, [&](auto scalar) {
@@ -289,9 +300,15 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
     return dx.contiguous(format);
   }
   if (is_16_bit(grad_output)) {
-    return conv2d_input_grad(grad_output.to(at::kFloat), weight.to(at::kFloat), input_size, stride, padding, dilation,
-                             groups)
-        .to(grad_output.scalar_type());
+    const Tensor w = weight.to(at::kFloat);
+    if (!takes_elements(shape, cpu::Conv2dPass::input_grad, grad_output)) {
+      return conv2d_input_grad(grad_output.to(at::kFloat), w, input_size, stride, padding, dilation, groups)
+          .to(grad_output.scalar_type());
+    }
+    const Tensor dy = in_place(grad_output, format, shape.output_pixel);
+    cpu::conv2d_input_grad(shape, layout_of(format), elements<cpu::BFloat16>(dy), w.const_data_ptr<float>(),
+                           weight_strides(w), mutable_elements<cpu::BFloat16>(grad_input));
+    return grad_input;
   }
   const Tensor dy = in_place(grad_output, format, shape.output_pixel);
   visit_cpu_dtype(dy, [&](auto scalar) {

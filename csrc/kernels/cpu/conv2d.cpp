@@ -18,13 +18,15 @@ Layout effective(Layout layout, int64_t channels, int64_t pixels) {
   return channels == 1 || pixels == 1 ? Layout::nhwc : layout;
 }
 
+// One tap, that of each pixel itself.
+bool is_pointwise(const CorrelationAxis& axis) {
+  return axis.taps == 1 && axis.stride == 1 && axis.pad == 0 && axis.source == axis.result;
+}
+
 // A 1x1 convolution of all pixels sees no rows: one long row (of all images, if their pixels follow one another)
 // fills register tiles best.
 template <typename Problem>
 void flatten_pointwise(Problem& problem, Layout source_layout, Layout result_layout) {
-  const auto is_pointwise = [](const CorrelationAxis& axis) {
-    return axis.taps == 1 && axis.stride == 1 && axis.pad == 0 && axis.source == axis.result;
-  };
   if (!is_pointwise(problem.rows) || !is_pointwise(problem.columns)) return;
   int64_t pixels = problem.rows.source * problem.columns.source;
   if (source_layout == Layout::nhwc && result_layout == Layout::nhwc) {
@@ -38,11 +40,8 @@ void flatten_pointwise(Problem& problem, Layout source_layout, Layout result_lay
 // Whether every pixel of the result comes from one of the source, all of them in one row of pixels: a matrix product.
 template <typename T>
 bool is_matrix_product(const Correlation<T>& problem) {
-  const auto is_one_tap = [](const CorrelationAxis& axis) {
-    return axis.taps == 1 && axis.stride == 1 && axis.pad == 0 && axis.source == axis.result;
-  };
-  return problem.groups == 1 && problem.images == 1 && problem.rows.result == 1 && is_one_tap(problem.rows) &&
-         is_one_tap(problem.columns) && problem.source_layout == Layout::nhwc &&
+  return problem.groups == 1 && problem.images == 1 && problem.rows.result == 1 && is_pointwise(problem.rows) &&
+         is_pointwise(problem.columns) && problem.source_layout == Layout::nhwc &&
          problem.result_layout == Layout::nhwc && (problem.weight_depth == 1 || problem.weight_width == 1);
 }
 
@@ -77,18 +76,20 @@ bool is_worth_gathering(const Conv2dShape& shape) {
   return bytes >= (tile_of<T>(shape, Conv2dPass::forward) > 0 ? int64_t{4} << 20 : int64_t{1} << 20);
 }
 
-template <typename T>
-void run(Correlation<T> problem, const Conv2dShape& shape, Conv2dPass pass) {
+template <typename T, typename E>
+void run(Correlation<T, E> problem, const Conv2dShape& shape, Conv2dPass pass) {
   if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
-  if (conv2d_suits_groups(shape, sizeof(T))) {
-    conv2d_groups(problem);
-    return;
+  if constexpr (std::is_same_v<T, E>) {
+    if (conv2d_suits_groups(shape, sizeof(T))) {
+      conv2d_groups(problem);
+      return;
+    }
   }
   problem.source_layout =
       effective(problem.source_layout, problem.depth * problem.groups, problem.rows.source * problem.columns.source);
   problem.result_layout =
       effective(problem.result_layout, problem.width * problem.groups, problem.rows.result * problem.columns.result);
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (std::is_same_v<E, float>) {
     const int tile = winograd_tile(shape, pass);
     if (tile > 0) {
       D2L_CALL_BEST(winograd_correlate, problem, tile);
@@ -96,9 +97,11 @@ void run(Correlation<T> problem, const Conv2dShape& shape, Conv2dPass pass) {
     }
   }
   flatten_pointwise(problem, problem.source_layout, problem.result_layout);
-  if (is_matrix_product(problem)) {
-    multiply_pixels(problem);
-    return;
+  if constexpr (std::is_same_v<T, E>) {
+    if (is_matrix_product(problem)) {
+      multiply_pixels(problem);
+      return;
+    }
   }
   D2L_CALL_BEST(correlate, problem);
 }
@@ -106,19 +109,24 @@ void run(Correlation<T> problem, const Conv2dShape& shape, Conv2dPass pass) {
 }  // namespace
 
 bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass) {
-  return winograd_tile(shape, pass) == 0 && !conv2d_suits_images(shape, sizeof(float)) &&
-         !conv2d_suits_groups(shape, sizeof(float));
+  const bool is_product = shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1;
+  return !is_product && !conv2d_suits_images(shape, sizeof(float)) && !conv2d_suits_groups(shape, sizeof(float)) &&
+         winograd_tile(shape, pass) == 0;
 }
 
-template <typename T>
-void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias, T* output, Activation activation, const Progress& progress) {
-  if (conv2d_suits_images(shape, sizeof(T))) {
-    conv2d_images<T>(
-        {shape, layout, layout, input, weight, weight_strides, bias, activation, output, nullptr, progress});
-    return;
+template <typename E>
+void conv2d(const Conv2dShape& shape, Layout layout, const E* input, const computed_t<E>* weight,
+            WeightStrides weight_strides, const computed_t<E>* bias, E* output, Activation activation,
+            const Progress& progress) {
+  using T = computed_t<E>;
+  if constexpr (std::is_same_v<T, E>) {
+    if (conv2d_suits_images(shape, sizeof(T))) {
+      conv2d_images<T>(
+          {shape, layout, layout, input, weight, weight_strides, bias, activation, output, nullptr, progress});
+      return;
+    }
   }
-  Correlation<T> problem{};
+  Correlation<T, E> problem{};
   problem.transposed = false;
   problem.images = shape.N;
   problem.groups = shape.groups;
@@ -157,21 +165,24 @@ void conv2d_moments(const Conv2dShape& shape, Layout layout, const T* input, con
   moments.join(mean, var);
 }
 
-template <typename T>
-void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,
-                       WeightStrides weight_strides, T* grad_input) {
-  if (conv2d_suits_images(shape, sizeof(T))) {
-    ImagesGradients<T> problem{};
-    problem.shape = shape;
-    problem.input_layout = problem.grad_output_layout = layout;
-    problem.grad_output = grad_output;
-    problem.weight = weight;
-    problem.weight_strides = weight_strides;
-    problem.grad_input = grad_input;
-    conv2d_images_grads(problem);
-    return;
+template <typename E>
+void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const E* grad_output, const computed_t<E>* weight,
+                       WeightStrides weight_strides, E* grad_input) {
+  using T = computed_t<E>;
+  if constexpr (std::is_same_v<T, E>) {
+    if (conv2d_suits_images(shape, sizeof(T))) {
+      ImagesGradients<T> problem{};
+      problem.shape = shape;
+      problem.input_layout = problem.grad_output_layout = layout;
+      problem.grad_output = grad_output;
+      problem.weight = weight;
+      problem.weight_strides = weight_strides;
+      problem.grad_input = grad_input;
+      conv2d_images_grads(problem);
+      return;
+    }
   }
-  Correlation<T> problem{};
+  Correlation<T, E> problem{};
   problem.transposed = true;
   problem.images = shape.N;
   problem.groups = shape.groups;
@@ -257,5 +268,8 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)
 #undef D2L_INSTANTIATE
+template void conv2d(const Conv2dShape&, Layout, const BFloat16*, const float*, WeightStrides, const float*, BFloat16*,
+                     Activation, const Progress&);
+template void conv2d_input_grad(const Conv2dShape&, Layout, const BFloat16*, const float*, WeightStrides, BFloat16*);
 
 }  // namespace d2l::cpu

@@ -1,4 +1,5 @@
-// Launchers of the 2-D cross-correlation on the CPU and of its two derivatives. T is float or double.
+// Launchers of the 2-D cross-correlation on the CPU and of its two derivatives. T is float or double, and E, of the
+// elements of maps, BFloat16 as well.
 //
 // Maps (input, output and their gradients) are in `layout`, dense but for the pixel strides of the shape. A weight has
 // its own element strides, so that both memory formats of torch are read and written in place; it is logically [K,
@@ -7,24 +8,24 @@
 #pragma once
 
 #include "kernels/cpu/conv2d_algorithm.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/progress.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
-
-// Whether the pass of a convolution whose maps are dense is one of those that read and write bfloat16 themselves. Others
-// are faster on float copies.
-bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass);
 
 // Element strides of the axes k, c, r, s.
 struct WeightStrides {
   int64_t k, c, r, s;
 };
 
-template <typename T>
-void conv2d(const Conv2dShape& shape, Layout layout, const T* input, const T* weight, WeightStrides weight_strides,
-            const T* bias /* [K] or null */, T* output, Activation activation = Activation::none,
-            const Progress& progress = {});
+// Whether the kernel of a pass takes maps of BFloat16. Others need them as float, or multiply pairs (gemm_bfloat16.h).
+bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass);
+
+template <typename E>
+void conv2d(const Conv2dShape& shape, Layout layout, const E* input, const computed_t<E>* weight,
+            WeightStrides weight_strides, const computed_t<E>* bias /* [K] or null */, E* output,
+            Activation activation = Activation::none, const Progress& progress = {});
 
 // The same (into a dense map), and the mean and the variance of each output channel, which are those of
 // batch_norm_moments to the last bit: what is summed is still in a cache.
@@ -32,9 +33,9 @@ template <typename T>
 void conv2d_moments(const Conv2dShape& shape, Layout layout, const T* input, const T* weight,
                     WeightStrides weight_strides, const T* bias, T* output, double* mean, double* var);
 
-template <typename T>
-void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* weight,
-                       WeightStrides weight_strides, T* grad_input);
+template <typename E>
+void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const E* grad_output, const computed_t<E>* weight,
+                       WeightStrides weight_strides, E* grad_input);
 
 template <typename T>
 void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,

@@ -300,15 +300,15 @@ struct Correlator {
     T* const source = static_cast<T*>(workspace(Workspace::task, elements * static_cast<int64_t>(sizeof(T))));
     T* const result = source + source_pixels * depth;
     const int64_t first = image * channels.groups + groups_begin;
-    transpose(problem.source.data + first * channels.depth * source_pixels, source_pixels, depth, source_pixels, source,
-              depth);
+    transpose<T>(problem.source.data + first * channels.depth * source_pixels, source_pixels, depth, source_pixels,
+                 source, depth);
     const Pixels<const T> pixels{source - groups_begin * channels.depth, axes.source_columns * depth, depth};
     for (int64_t row = 0; row < axes.result_rows; ++row) {
       run_row(pixels, result + row * axes.result_columns * width - groups_begin * channels.width, width, row, begin,
               end);
     }
-    transpose(result, width, result_pixels, width, problem.result.data + first * channels.width * result_pixels,
-              result_pixels);
+    transpose<T>(result, width, result_pixels, width, problem.result.data + first * channels.width * result_pixels,
+                 result_pixels);
   }
 };
 
@@ -485,10 +485,10 @@ struct WeightGradientSums {
     for (int64_t image = part * problem.images / problem.parts; image < (part + 1) * problem.images / problem.parts;
          ++image) {
       const int64_t first = image * channels.groups + groups_begin;
-      transpose(problem.input.data + first * channels.depth * input_pixels, input_pixels, depth, input_pixels, input,
-                depth);
-      transpose(problem.grad_output.data + first * channels.width * output_pixels, output_pixels, width, output_pixels,
-                grad_output, width);
+      transpose<T>(problem.input.data + first * channels.depth * input_pixels, input_pixels, depth, input_pixels, input,
+                   depth);
+      transpose<T>(problem.grad_output.data + first * channels.width * output_pixels, output_pixels, width,
+                   output_pixels, grad_output, width);
       for (int64_t row = 0; row < axes.result_rows; ++row) {
         add_row({input, axes.source_columns * depth, depth}, grad_output + row * axes.result_columns * width, width,
                 row, begin, end, sums_of(part, begin));

@@ -7,11 +7,13 @@
 // Memory: the source is read about once (a halo of rows twice), the result is written once; weights are packed per call
 // and each block of them is read once per task.
 // Threads: a task is a block of rows (of columns, of images) of one group, or a part of its blocks of channels. Its
-// piece of the source is a strip that fits the L2 cache, next to a block of packed weights. NCHW maps are transposed
-// on the way into the strip and out of it.
+// piece of the source is a strip that fits the L2 cache, next to a block of packed weights. On
+// the way into the strip and out of it NCHW maps are transposed, bfloat16 is widened and rounded.
 // The activation is applied to the sums in registers (ReLU) or while the task's part of the result is in the cache.
 // Sums are in T, in the order taps of rows, taps of columns, channels, whatever the number of threads: deterministic.
 #include "kernels/cpu/conv2d_kernel.h"
+
+#include <type_traits>
 
 #include "kernels/cpu/cache.h"
 #include "kernels/cpu/conv2d_fold.h"
@@ -38,9 +40,12 @@ struct Blocking {
   int64_t tasks(int64_t groups) const { return image_blocks * row_blocks * column_blocks * parts * groups; }
 };
 
-template <typename T>
+template <typename T, typename E>
 struct Driver {
-  const Correlation<T>& problem;
+  // Maps of other elements than what is computed with are never read or written in place.
+  static constexpr bool kConverts = !std::is_same_v<T, E>;
+
+  const Correlation<T, E>& problem;
   AxisPlan rows, columns;
   PackedLayout<T> weights;  // as the problem has them
   Fold fold;                // see conv2d_fold.h
@@ -63,7 +68,7 @@ struct Driver {
            reinterpret_cast<uintptr_t>(problem.result) % kVectorBytes == 0;
   }
 
-  bool copies_result() const { return folded || problem.result_layout == Layout::nchw; }
+  bool copies_result() const { return kConverts || folded || problem.result_layout == Layout::nchw; }
 
   // Columns that the tiles compute for that many columns of the first phase.
   int64_t tile_columns(int64_t column_count) const {
@@ -187,7 +192,7 @@ struct Driver {
     const int64_t row_count = min(blocking.rows, rows.count - row);
     const int64_t column_count = min(blocking.columns, columns.count - column);
     const int64_t image_count = min(blocking.images, problem.images - image);
-    const Map<const T> source{problem.source,          problem.source_layout, rows.source,  columns.source,
+    const Map<const E> source{problem.source,          problem.source_layout, rows.source,  columns.source,
                               problem.source_channels, group * problem.depth, problem.depth};
     const Box source_box{image,
                          image_count,
@@ -197,7 +202,7 @@ struct Driver {
                          columns.strip_begin(column),
                          columns.strip_size(column_count),
                          columns.grid};
-    const bool in_place = source.layout == Layout::nhwc && is_inside(source, source_box);
+    const bool in_place = !kConverts && source.layout == Layout::nhwc && is_inside(source, source_box);
 
     // Of the result: all phases together.
     const Box result_box{image,
@@ -216,22 +221,25 @@ struct Driver {
         copies_result() ? image_count * result_box.rows * result_columns * packing.block_width(0) + kBlockWidth<T> : 0;
     T* scratch =
         static_cast<T*>(workspace(Workspace::task, (source_size + result_size) * static_cast<int64_t>(sizeof(T))));
-    const Strip<const T> strip =
-        in_place ? view_of(source, source_box) : copy_strip(source, source_box, scratch, pixel_stride());
+    Strip<const T> strip{};
+    if constexpr (!kConverts) strip = view_of(source, source_box);
+    if (!in_place) strip = copy_strip(source, source_box, scratch, pixel_stride());
 
     const int64_t blocks = packing.blocks();
     for (int64_t block = part * blocks / blocking.parts; block < (part + 1) * blocks / blocking.parts; ++block) {
-      const Map<T> result{problem.result,
+      const Map<E> result{problem.result,
                           problem.result_layout,
                           rows.result,
                           columns.result,
                           problem.result_channels,
                           group * problem.width + block * kBlockWidth<T>,
                           min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
-      if (!copies_result()) {
-        run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
-        if (!has_relu_tiles()) activate_result(result, result_box);
-        continue;
+      if constexpr (!kConverts) {
+        if (!copies_result()) {
+          run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
+          if (!has_relu_tiles()) activate_result(result, result_box);
+          continue;
+        }
       }
       const int64_t width = packing.block_width(block);
       Box box = result_box;
@@ -239,8 +247,17 @@ struct Driver {
       Strip<T> copy = dense(scratch + source_size, box, width);
       run_block(strip, group, block, box, copy, width);
       if (folded) copy = unfold(copy, group, result, result_box);
-      if (result.layout == Layout::nchw) write_transposed(result, result_box, copy);
-      if (!has_relu_tiles()) activate_result(result, result_box);
+      if constexpr (kConverts) {
+        if (!has_relu_tiles()) activate(copy.data, box.images * copy.image_stride, problem.activation);
+      }
+      if (result.layout == Layout::nchw) {
+        write_transposed(result, result_box, copy);
+      } else if constexpr (kConverts) {
+        write_pixels(result, result_box, copy);
+      }
+      if constexpr (!kConverts) {
+        if (!has_relu_tiles()) activate_result(result, result_box);
+      }
     }
   }
 
@@ -248,10 +265,12 @@ struct Driver {
     return {data, box.rows * box.columns * width, box.columns * width, width};
   }
 
-  // Into the result if it is NHWC, else back into the same memory, dense.
-  Strip<T> unfold(const Strip<T>& from, int64_t group, const Map<T>& map, const Box& box) const {
-    const bool in_place = map.layout == Layout::nhwc;
-    const Strip<T> to = in_place ? view_of(map, box) : dense(from.data, box, problem.width);
+  // Into the result if that is a view of its map, else back into the same memory, dense.
+  Strip<T> unfold(const Strip<T>& from, int64_t group, const Map<E>& map, const Box& box) const {
+    Strip<T> to = dense(from.data, box, problem.width);
+    if constexpr (!kConverts) {
+      if (map.layout == Layout::nhwc) to = view_of(map, box);
+    }
     T bias[kBlockWidth<T>] = {};
     load_bias(group, 0, bias);
     for (int64_t i = 0; i < box.images; ++i) {
@@ -264,20 +283,38 @@ struct Driver {
     return to;
   }
 
-  void write_transposed(const Map<T>& map, const Box& box, const Strip<T>& strip) const {
-    const int64_t plane = map.rows * map.columns;
-    const int64_t rows_at_once = box.columns == map.columns ? box.rows : 1;
+  void write_pixels(const Map<E>& map, const Box& box, const Strip<T>& strip) const {
+    const Strip<E> to = view_of(map, box);
+    const bool is_run = strip.pixel_stride == map.depth && to.pixel_stride == map.depth;
     for (int64_t i = 0; i < box.images; ++i) {
-      T* to =
-          map.data + ((box.image + i) * map.channels + map.first_channel) * plane + box.row * map.columns + box.column;
-      for (int64_t r = 0; r < box.rows; r += rows_at_once) {
-        transpose(static_cast<const T*>(strip.data) + i * strip.image_stride + r * strip.row_stride, strip.pixel_stride,
-                  rows_at_once * box.columns, map.depth, to + r * map.columns, plane);
+      for (int64_t r = 0; r < box.rows; ++r) {
+        const T* from = strip.data + i * strip.image_stride + r * strip.row_stride;
+        E* pixel = to.data + i * to.image_stride + r * to.row_stride;
+        if (is_run) {
+          copy_elements(from, box.columns * map.depth, pixel);
+          continue;
+        }
+        for (int64_t q = 0; q < box.columns; ++q, from += strip.pixel_stride, pixel += to.pixel_stride) {
+          copy_elements(from, map.depth, pixel);
+        }
       }
     }
   }
 
-  void activate_result(const Map<T>& map, const Box& box) const {
+  void write_transposed(const Map<E>& map, const Box& box, const Strip<T>& strip) const {
+    const int64_t plane = map.rows * map.columns;
+    const int64_t rows_at_once = box.columns == map.columns ? box.rows : 1;
+    for (int64_t i = 0; i < box.images; ++i) {
+      E* to =
+          map.data + ((box.image + i) * map.channels + map.first_channel) * plane + box.row * map.columns + box.column;
+      for (int64_t r = 0; r < box.rows; r += rows_at_once) {
+        transpose<T>(static_cast<const T*>(strip.data) + i * strip.image_stride + r * strip.row_stride,
+                     strip.pixel_stride, rows_at_once * box.columns, map.depth, to + r * map.columns, plane);
+      }
+    }
+  }
+
+  void activate_result(const Map<E>& map, const Box& box) const {
     if (problem.activation == Activation::none) return;
     const int64_t plane = map.rows * map.columns;
     const bool nhwc = map.layout == Layout::nhwc;
@@ -288,10 +325,10 @@ struct Driver {
     const int64_t runs = nhwc ? (whole_pixels ? 1 : box.columns) : map.depth;
     const int64_t run = rows_at_once * (nhwc && !whole_pixels ? 1 : box.columns) * (nhwc ? map.depth : 1);
     for (int64_t i = 0; i < box.images; ++i) {
-      T* image = map.data + (box.image + i) * map.channels * plane;
+      E* image = map.data + (box.image + i) * map.channels * plane;
       for (int64_t r = 0; r < box.rows; r += rows_at_once) {
         const int64_t pixel = (box.row + r) * map.columns + box.column;
-        T* first = nhwc ? image + pixel * map.channels + map.first_channel : image + map.first_channel * plane + pixel;
+        E* first = nhwc ? image + pixel * map.channels + map.first_channel : image + map.first_channel * plane + pixel;
         for (int64_t j = 0; j < runs; ++j) {
           activate(first + j * (nhwc ? map.channels : plane), run, problem.activation);
         }
@@ -380,8 +417,8 @@ struct Driver {
 
 }  // namespace
 
-template <typename T>
-void correlate(const Correlation<T>& problem) {
+template <typename T, typename E>
+void correlate(const Correlation<T, E>& problem) {
   const bool transposed = problem.transposed;
   const AxisPlan rows = plan_axis(problem.rows, transposed), columns = plan_axis(problem.columns, transposed);
   const PackedLayout<T> weights{problem.depth,
@@ -396,8 +433,8 @@ void correlate(const Correlation<T>& problem) {
   const bool pixels_adjoin =
       problem.result_layout == Layout::nchw || problem.result_channels == problem.width || columns.phases == 1;
   const bool folded = pixels_adjoin && is_worth_folding(problem.columns, columns, fold, weights);
-  Driver<T> driver{problem, rows,    columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
-                   {},      nullptr, false};
+  Driver<T, E> driver{problem, rows,    columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
+                      {},      nullptr, false};
   driver.streams = driver.is_streamed();
   driver.blocking = driver.choose_blocking();
   const int64_t packed_size = problem.groups * driver.packing.group_size();
@@ -408,7 +445,8 @@ void correlate(const Correlation<T>& problem) {
   trim_workspace(Workspace::call);
 }
 
-template void correlate<float>(const Correlation<float>&);
-template void correlate<double>(const Correlation<double>&);
+template void correlate(const Correlation<float>&);
+template void correlate(const Correlation<double>&);
+template void correlate(const Correlation<float, BFloat16>&);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

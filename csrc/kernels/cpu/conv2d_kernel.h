@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/progress.h"
 
 namespace d2l::cpu {
@@ -15,8 +16,8 @@ struct CorrelationAxis {
 };
 
 // Forward convolution, or (transposed) its input gradient in gather form: every pixel of the result is a sum over taps
-// and `depth` channels of the source.
-template <typename T>
+// and `depth` channels of the source. Maps have elements E.
+template <typename T, typename E = T>
 struct Correlation {
   bool transposed;
   int64_t images, groups;
@@ -24,12 +25,12 @@ struct Correlation {
   CorrelationAxis rows, columns;
   Layout source_layout, result_layout;
   int64_t source_channels, result_channels;  // of the whole maps: in NHWC, elements from a pixel to the next
-  const T* source;
+  const E* source;
   const T* weight;
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;  // element strides
   const T* bias;                                                                // null: none
   Activation activation;                                                        // of the sums
-  T* result;
+  E* result;
   Progress progress;  // forward
 };
 
@@ -50,8 +51,8 @@ struct WeightGradient {
 
 #define D2L_CONV2D_KERNELS(capability)                    \
   namespace capability {                                  \
-  template <typename T>                                   \
-  void correlate(const Correlation<T>& problem);          \
+  template <typename T, typename E>                       \
+  void correlate(const Correlation<T, E>& problem);       \
   template <typename T>                                   \
   void weight_gradient(const WeightGradient<T>& problem); \
   }

@@ -55,11 +55,11 @@ D2L_INLINE void zero(T* to, int64_t count) {
   if (count > 0) __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
 }
 
-template <typename T, typename E>
-D2L_INLINE void copy_elements(const E* from, int64_t count, T* to) {
+template <typename From, typename To>
+D2L_INLINE void copy_elements(const From* from, int64_t count, To* to) {
   int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, read(from + i));
-  if (i < count) store_partial(to + i, read_partial(from + i, count - i), count - i);
+  for (; i + kElements<To> <= count; i += kElements<To>) write(to + i, read(from + i));
+  if (i < count) write_partial(to + i, read_partial(from + i, count - i), count - i);
 }
 
 // The same, of many.

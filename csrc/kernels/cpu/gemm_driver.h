@@ -195,7 +195,7 @@ struct Driver {
       const int64_t count = min(width, columns.size() - column);
       T* to = packed + panel_offset(panel);
       if (count < width) __builtin_memset(to, 0, static_cast<size_t>(depth.size() * width) * sizeof(T));
-      transpose(from + column * problem.b_column, problem.b_column, count, depth.size(), to, width);
+      transpose<T>(from + column * problem.b_column, problem.b_column, count, depth.size(), to, width);
     }
   }
 

@@ -31,25 +31,25 @@ D2L_INLINE void transpose_registers(vec_t<T> (&rows)[kLanes<T>]) {
   }
 }
 
-// to[column * to_stride + row] = from[row * from_stride + column], of elements E, which it widens to T.
+// to[column * to_stride + row] = from[row * from_stride + column]. Elements go through registers of T.
 // With kSpill, which needs rows <= kLanes, up to kLanes elements are written from each target column's start, columns
 // in ascending order: whole stores are faster than masked ones.
-template <typename T, bool kSpill = false, typename E = T>
-void transpose(const E* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+template <typename T, bool kSpill = false, typename From, typename To>
+void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {
   constexpr int kBlock = kLanes<T>;
   for (int64_t row = 0; row < rows; row += kBlock) {
     const int64_t row_count = min(kBlock, rows - row);
     for (int64_t column = 0; column < columns; column += kBlock) {
       const int64_t column_count = min(kBlock, columns - column);
-      const E* source = from + row * from_stride + column;
-      T* target = to + column * to_stride + row;
+      const From* source = from + row * from_stride + column;
+      To* target = to + column * to_stride + row;
       vec_t<T> block[kBlock];
       if (row_count == kBlock && column_count == kBlock) {
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) block[i] = read(source + i * from_stride);
         transpose_registers<T>(block);
 #pragma GCC unroll 16
-        for (int i = 0; i < kBlock; ++i) store(target + i * to_stride, block[i]);
+        for (int i = 0; i < kBlock; ++i) write(target + i * to_stride, block[i]);
       } else if (kVectorBytes == 64) {
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) {
@@ -59,24 +59,25 @@ void transpose(const E* from, int64_t from_stride, int64_t rows, int64_t columns
         if (kSpill) {
 #pragma GCC unroll 16
           for (int i = 0; i < kBlock; ++i) {
-            if (i < column_count) store(target + i * to_stride, block[i]);
+            if (i < column_count) write(target + i * to_stride, block[i]);
           }
           continue;
         }
         if (column_count <= kBlock / 2) {  // half of the shuffles fall away
 #pragma GCC unroll 8
           for (int i = 0; i < kBlock / 2; ++i) {
-            if (i < column_count) store_partial(target + i * to_stride, block[i], row_count);
+            if (i < column_count) write_partial(target + i * to_stride, block[i], row_count);
           }
           continue;
         }
 #pragma GCC unroll 16
         for (int i = 0; i < kBlock; ++i) {
-          if (i < column_count) store_partial(target + i * to_stride, block[i], row_count);
+          if (i < column_count) write_partial(target + i * to_stride, block[i], row_count);
         }
       } else {
         for (int64_t j = 0; j < column_count; ++j) {
-          for (int64_t i = 0; i < row_count; ++i) target[j * to_stride + i] = read_one(source[i * from_stride + j]);
+          for (int64_t i = 0; i < row_count; ++i)
+            target[j * to_stride + i] = rounded_one<To>(read_one(source[i * from_stride + j]));
         }
       }
     }

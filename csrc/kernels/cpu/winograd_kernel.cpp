@@ -253,8 +253,8 @@ struct Driver {
       if (nhwc) return;
       const int64_t plane = map_rows * map_columns;
       for (int64_t r = 0; r < rows; ++r) {
-        transpose(static_cast<const float*>(strip) + r * row_stride, pixel, columns, channels,
-                  image + first_channel * plane + (row + r) * map_columns + column, plane);
+        transpose<float>(static_cast<const float*>(strip) + r * row_stride, pixel, columns, channels,
+                         image + first_channel * plane + (row + r) * map_columns + column, plane);
       }
     });
   }
