@@ -156,7 +156,7 @@ bool is_bfloat16_product(const Conv2dShape& shape, const Tensor& tensor) {
          has_bfloat16_product(tensor);
 }
 
-// Whether the kernel takes a 16-bit map as it is.
+// Whether the kernel takes a 16-bit map as it is. `shape` is that of dense maps, as float copies are.
 bool takes_elements(const Conv2dShape& shape, cpu::Conv2dPass pass, const Tensor& map) {
   return is_element_type(map) && cpu::conv2d_takes_bfloat16(shape, pass);
 }
@@ -347,17 +347,17 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
     bfloat16_product(rows_of(grad_output).t(), rows_of(input).t(), std::nullopt, rows_of(dw), Activation::none);
     return dw.contiguous(format);
   }
-  if (is_16_bit(grad_output)) {
+  if (is_16_bit(grad_output) && !takes_elements(shape, cpu::Conv2dPass::weight_grad, grad_output)) {
     return conv2d_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), weight_size, stride, padding, dilation,
                               groups)
         .to(grad_output.scalar_type());
   }
   const Tensor dy = in_place(grad_output, format, shape.output_pixel);
   const Tensor x = in_place(input, format, shape.input_pixel);
-  visit_cpu_dtype(dy, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::conv2d_weight_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), x.const_data_ptr<T>(),
-                               grad_weight.mutable_data_ptr<T>(), weight_strides(grad_weight));
+  visit_cpu_element(dy, [&](auto element) {
+    using E = decltype(element);
+    cpu::conv2d_weight_grad<E>(shape, layout_of(format), elements<E>(dy), elements<E>(x),
+                               mutable_elements<E>(grad_weight), weight_strides(grad_weight));
   });
   return grad_weight;
 }

@@ -7,6 +7,7 @@
 #include "kernels/cpu/conv2d_groups.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_kernel.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/winograd_kernel.h"
 
@@ -52,12 +53,13 @@ void multiply_pixels(const Correlation<T>& problem) {
                problem.result_channels, problem.activation, problem.progress});
 }
 
-template <typename T>
-void write_zeros(const Conv2dShape& shape, T* weight, const WeightStrides& strides) {
+template <typename E>
+void write_zeros(const Conv2dShape& shape, E* weight, const WeightStrides& strides) {
   for (int64_t k = 0; k < shape.K; ++k) {
     for (int64_t c = 0; c < shape.group_c(); ++c) {
       for (int64_t r = 0; r < shape.R; ++r) {
-        for (int64_t s = 0; s < shape.S; ++s) weight[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = 0;
+        for (int64_t s = 0; s < shape.S; ++s)
+          weight[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = E{};
       }
     }
   }
@@ -204,26 +206,29 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const E* grad_ou
   run(problem, shape, Conv2dPass::input_grad);
 }
 
-template <typename T>
-void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,
+template <typename E>
+void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_output, const E* input, E* grad_weight,
                         WeightStrides grad_weight_strides) {
   if (shape.K * shape.group_c() * shape.R * shape.S == 0) return;
   if (shape.N * shape.P * shape.Q == 0) {
     write_zeros(shape, grad_weight, grad_weight_strides);
     return;
   }
-  if (conv2d_suits_images(shape, sizeof(T))) {
-    ImagesGradients<T> problem{};
-    problem.shape = shape;
-    problem.input_layout = problem.grad_output_layout = layout;
-    problem.grad_output = grad_output;
-    problem.input = input;
-    problem.grad_weight = grad_weight;
-    problem.grad_weight_strides = grad_weight_strides;
-    conv2d_images_grads(problem);
-    return;
+  using T = computed_t<E>;
+  if constexpr (std::is_same_v<T, E>) {
+    if (conv2d_suits_images(shape, sizeof(T))) {
+      ImagesGradients<T> problem{};
+      problem.shape = shape;
+      problem.input_layout = problem.grad_output_layout = layout;
+      problem.grad_output = grad_output;
+      problem.input = input;
+      problem.grad_weight = grad_weight;
+      problem.grad_weight_strides = grad_weight_strides;
+      conv2d_images_grads(problem);
+      return;
+    }
   }
-  WeightGradient<T> problem{};
+  WeightGradient<T, E> problem{};
   problem.images = shape.N;
   problem.groups = shape.groups;
   problem.depth = shape.group_c();
@@ -241,13 +246,15 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_o
   problem.weight_width = grad_weight_strides.k;
   problem.weight_row = grad_weight_strides.r;
   problem.weight_column = grad_weight_strides.s;
-  if (conv2d_suits_groups(shape, sizeof(T))) {
-    conv2d_groups_weight_grad(problem);
-    return;
+  if constexpr (std::is_same_v<T, E>) {
+    if (conv2d_suits_groups(shape, sizeof(T))) {
+      conv2d_groups_weight_grad(problem);
+      return;
+    }
   }
   problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
   problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (std::is_same_v<E, float>) {
     const int tile = winograd_tile(shape, Conv2dPass::weight_grad);
     if (tile > 0) {
       D2L_CALL_BEST(winograd_weight_gradient, problem, tile);
@@ -271,5 +278,7 @@ D2L_INSTANTIATE(double)
 template void conv2d(const Conv2dShape&, Layout, const BFloat16*, const float*, WeightStrides, const float*, BFloat16*,
                      Activation, const Progress&);
 template void conv2d_input_grad(const Conv2dShape&, Layout, const BFloat16*, const float*, WeightStrides, BFloat16*);
+template void conv2d_weight_grad(const Conv2dShape&, Layout, const BFloat16*, const BFloat16*, BFloat16*,
+                                 WeightStrides);
 
 }  // namespace d2l::cpu

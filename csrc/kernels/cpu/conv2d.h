@@ -37,8 +37,8 @@ template <typename E>
 void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const E* grad_output, const computed_t<E>* weight,
                        WeightStrides weight_strides, E* grad_input);
 
-template <typename T>
-void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const T* grad_output, const T* input, T* grad_weight,
+template <typename E>
+void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_output, const E* input, E* grad_weight,
                         WeightStrides grad_weight_strides);
 
 }  // namespace d2l::cpu

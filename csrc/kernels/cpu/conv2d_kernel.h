@@ -35,26 +35,26 @@ struct Correlation {
 };
 
 // Sum over images and pixels of grad_output (width channels) times the window of input (depth channels) under it.
-// The axes are those of the forward convolution: source is the input, result the output.
-template <typename T>
+// The axes are those of the forward convolution: source is the input, result the output. Elements E, sums in T.
+template <typename T, typename E = T>
 struct WeightGradient {
   int64_t images, groups;
   int64_t depth, width;
   CorrelationAxis rows, columns;
   Layout input_layout, output_layout;
   int64_t input_channels, output_channels;  // of the whole maps: in NHWC, elements from a pixel to the next
-  const T* input;
-  const T* grad_output;
-  T* grad_weight;
+  const E* input;
+  const E* grad_output;
+  E* grad_weight;
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;
 };
 
-#define D2L_CONV2D_KERNELS(capability)                    \
-  namespace capability {                                  \
-  template <typename T, typename E>                       \
-  void correlate(const Correlation<T, E>& problem);       \
-  template <typename T>                                   \
-  void weight_gradient(const WeightGradient<T>& problem); \
+#define D2L_CONV2D_KERNELS(capability)                       \
+  namespace capability {                                     \
+  template <typename T, typename E>                          \
+  void correlate(const Correlation<T, E>& problem);          \
+  template <typename T, typename E>                          \
+  void weight_gradient(const WeightGradient<T, E>& problem); \
   }
 D2L_FOR_EACH_CAPABILITY(D2L_CONV2D_KERNELS)
 #undef D2L_CONV2D_KERNELS

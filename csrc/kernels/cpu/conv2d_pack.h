@@ -144,24 +144,24 @@ void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T
   });
 }
 
-// The reverse: weight = sum of `parts` packed blocks, part_stride apart, in this order.
-template <typename T>
+// The reverse: weight = sum of `parts` packed blocks, part_stride apart, in this order, as elements E.
+template <typename T, typename E>
 void unpack_block(const PackedLayout<T>& layout, const T* packed, int64_t parts, int64_t part_stride, int64_t block,
-                  T* weight) {
+                  E* weight) {
   constexpr int kSize = kLanes<T>;
   const int64_t block_width = layout.block_width(block);
   const int64_t width = min(block_width, layout.width - block * kBlockWidth<T>);
-  T* first = weight + block * kBlockWidth<T> * layout.weight_width;
+  E* first = weight + block * kBlockWidth<T> * layout.weight_width;
   if (layout.weight_width == 1 && layout.weight_depth != 1) {
     for (int64_t r = 0; r < layout.rows.taps; ++r) {
       for (int64_t s = 0; s < layout.columns.taps; ++s) {
         const T* from = packed + layout.row(0, r, s) * block_width;
-        T* to = first + r * layout.weight_row + s * layout.weight_column;
+        E* to = first + r * layout.weight_row + s * layout.weight_column;
         for (int64_t d = 0; d < layout.depth; ++d, from += block_width, to += layout.weight_depth) {
           for (int64_t k = 0; k < width; k += kSize) {
             vec_t<T> sum = load(from + k);
             for (int64_t part = 1; part < parts; ++part) sum += load(from + part * part_stride + k);
-            store_partial(to + k, sum, min(kSize, width - k));
+            write_partial(to + k, sum, min(kSize, width - k));
           }
         }
       }
@@ -170,7 +170,7 @@ void unpack_block(const PackedLayout<T>& layout, const T* packed, int64_t parts,
   }
   const Run run = contiguous_run(layout);
   for_each_run(layout, run, [&](int64_t d, int64_t r, int64_t s, int64_t length) {
-    T* to = first + d * layout.weight_depth + r * layout.weight_row + s * layout.weight_column;
+    E* to = first + d * layout.weight_depth + r * layout.weight_row + s * layout.weight_column;
     for (int64_t i = 0; i < length; i += kSize) {
       const int64_t count = min(kSize, length - i);
       int64_t rows[kSize];
@@ -190,7 +190,7 @@ void unpack_block(const PackedLayout<T>& layout, const T* packed, int64_t parts,
         transpose_registers<T>(values);
 #pragma GCC unroll 16
         for (int j = 0; j < kSize; ++j) {
-          if (k + j < width) store_partial(to + (k + j) * layout.weight_width + i, values[j], count);
+          if (k + j < width) write_partial(to + (k + j) * layout.weight_width + i, values[j], count);
         }
       }
     }

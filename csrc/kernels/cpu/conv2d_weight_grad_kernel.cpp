@@ -6,8 +6,9 @@
 // about once. Threads: the tasks (blocks of images or rows) are dealt to slices, one per thread, each with its own sums
 // in the layout of packed weights; where those would take too much memory or tasks are few, the blocks of k are dealt
 // out too. Sums are in T; slices are added in their order at the end: deterministic for a given number of threads.
-#include "kernels/cpu/conv2d_kernel.h"
+#include <type_traits>
 
+#include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/conv2d_pack.h"
 #include "kernels/cpu/conv2d_strip.h"
 #include "kernels/cpu/conv2d_window.h"
@@ -21,9 +22,12 @@ constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kPartialSumBytes = int64_t{128} << 20;
 constexpr int64_t kGrain = 1 << 18;
 
-template <typename T>
+template <typename T, typename E>
 struct Driver {
-  const WeightGradient<T>& problem;
+  // Maps of other elements are always copied, so that each is widened once for a block.
+  static constexpr bool kReadsInPlace = std::is_same_v<E, T>;
+
+  const WeightGradient<T, E>& problem;
   AxisPlan rows, columns;
   PackedLayout<T> packing;
   int64_t image_block, row_block, column_block;
@@ -106,7 +110,7 @@ struct Driver {
     const int64_t column_count = min(column_block, columns.count - column);
     const int64_t image_count = min(image_block, problem.images - image);
 
-    const Map<const T> input{problem.input,          problem.input_layout,  rows.source,  columns.source,
+    const Map<const E> input{problem.input,          problem.input_layout,  rows.source,  columns.source,
                              problem.input_channels, group * problem.depth, problem.depth};
     const Box input_box{image,
                         image_count,
@@ -117,46 +121,51 @@ struct Driver {
                         columns.strip_size(column_count),
                         columns.grid};
     const Box grad_box{image, image_count, row, row_count, 1, column, column_count, 1};
-    const bool in_place = input.layout == Layout::nhwc && !gathers() && is_inside(input, input_box);
+    const bool in_place = kReadsInPlace && input.layout == Layout::nhwc && !gathers() && is_inside(input, input_box);
     const int64_t grad_offset =
         in_place ? 0 : strip_elements<T>(image_count * input_box.rows * input_box.columns * problem.depth);
     const int64_t grad_size = strip_elements<T>(image_count * row_count * column_count * kBlockWidth<T>);
     T* scratch =
         static_cast<T*>(workspace(Workspace::task, (grad_offset + grad_size) * static_cast<int64_t>(sizeof(T))));
-    const Strip<const T> strip =
-        in_place ? view_of(input, input_box) : copy_strip(input, input_box, scratch, problem.depth);
+    Strip<const T> strip;
+    if constexpr (kReadsInPlace) {
+      if (in_place) strip = view_of(input, input_box);
+    }
+    if (!in_place) strip = copy_strip(input, input_box, scratch, problem.depth);
 
     for (int64_t block = begin; block < end; ++block) {
       const bool input_is_new = in_place && block == begin;
       const int64_t width = packing.block_width(block);
       const int64_t channels = min(width, problem.width - block * kBlockWidth<T>);
-      const Map<const T> grad{problem.grad_output,
+      const Map<const E> grad{problem.grad_output,
                               problem.output_layout,
                               rows.result,
                               columns.result,
                               problem.output_channels,
                               group * problem.width + block * kBlockWidth<T>,
                               channels};
-      if (grad.layout == Layout::nhwc) {
-        // Lanes beyond the last channel may hold anything, but must lie inside the tensor.
-        const Strip<const T> view = view_of(grad, grad_box);
-        const T* last = view.data + (image_count - 1) * view.image_stride + (row_count - 1) * view.row_stride +
-                        (column_count - 1) * view.pixel_stride;
-        const int64_t last_pixel = problem.images * rows.result * columns.result - 1;
-        if (last + width <= problem.grad_output + last_pixel * grad.channels + problem.groups * problem.width) {
-          run_block(strip, view, grad_box, block, fresh, input_is_new, sums);
-          continue;
+      if constexpr (kReadsInPlace) {
+        if (grad.layout == Layout::nhwc) {
+          // Lanes beyond the last channel may hold anything, but must lie inside the tensor.
+          const Strip<const T> view = view_of(grad, grad_box);
+          const T* last = view.data + (image_count - 1) * view.image_stride + (row_count - 1) * view.row_stride +
+                          (column_count - 1) * view.pixel_stride;
+          const int64_t last_pixel = problem.images * rows.result * columns.result - 1;
+          if (last + width <= problem.grad_output + last_pixel * grad.channels + problem.groups * problem.width) {
+            run_block(strip, view, grad_box, block, fresh, input_is_new, true, sums);
+            continue;
+          }
         }
       }
       T* copy = scratch + grad_offset;
       if (channels < width) zero(copy, image_count * row_count * column_count * width);
-      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, fresh, input_is_new, sums);
+      run_block(strip, copy_strip(grad, grad_box, copy, width), grad_box, block, fresh, input_is_new, false, sums);
     }
   }
 
-  // input_is_new: this is the first time that the strip of input is read.
+  // input_is_new, grad_is_new: this is the first time that the strip is read.
   void run_block(const Strip<const T>& input, const Strip<const T>& grad, const Box& box, int64_t block, bool fresh,
-                 bool input_is_new, T* sums) const {
+                 bool input_is_new, bool grad_is_new, T* sums) const {
     const int64_t width = packing.block_width(block);
     const int64_t tap_column = columns.step * input.pixel_stride;
     const bool contiguous = tap_column == problem.depth;
@@ -197,7 +206,7 @@ struct Driver {
           w.input = input.data + r * w.input_tap_row + s * tap_column + first;
           w.sums = block_sums + r * w.sums_tap_row + (s * problem.depth + first) * width;
           window_function<T>(static_cast<int>(row_count), static_cast<int>(last - first), width > kLanes<T>,
-                             input_is_new || r + s + i == 0)(w);
+                             input_is_new || (grad_is_new && r + s + i == 0))(w);
         }
       }
     }
@@ -206,20 +215,20 @@ struct Driver {
 
 // The same sums with the maps' roles exchanged, for stride 1: over the pixels of input, of the window of grad_output
 // around each. The taps run backwards.
-template <typename T>
-WeightGradient<T> exchanged(const WeightGradient<T>& p) {
+template <typename T, typename E>
+WeightGradient<T, E> exchanged(const WeightGradient<T, E>& p) {
   const auto axis = [](const CorrelationAxis& a) {
     return CorrelationAxis{a.result, a.source, a.taps, 1, (a.taps - 1) * a.dilation - a.pad, a.dilation};
   };
-  T* last_tap = p.grad_weight + (p.rows.taps - 1) * p.weight_row + (p.columns.taps - 1) * p.weight_column;
+  E* last_tap = p.grad_weight + (p.rows.taps - 1) * p.weight_row + (p.columns.taps - 1) * p.weight_column;
   return {p.images,        p.groups,       p.width,           p.depth,          axis(p.rows),  axis(p.columns),
           p.output_layout, p.input_layout, p.output_channels, p.input_channels, p.grad_output, p.input,
           last_tap,        p.weight_group, p.weight_width,    p.weight_depth,   -p.weight_row, -p.weight_column};
 }
 
 // Whether that leaves fewer lanes empty: the channels of grad_output fill them, or those of input.
-template <typename T>
-bool is_worth_exchanging(const WeightGradient<T>& p) {
+template <typename T, typename E>
+bool is_worth_exchanging(const WeightGradient<T, E>& p) {
   if (p.rows.stride != 1 || p.columns.stride != 1) return false;
   // All channels of an NCHW input are transposed faster than a block of them; only many taps make up for that.
   if (p.input_layout == Layout::nchw && p.rows.taps * p.columns.taps == 1) return false;
@@ -230,11 +239,11 @@ bool is_worth_exchanging(const WeightGradient<T>& p) {
 
 }  // namespace
 
-template <typename T>
-void weight_gradient(const WeightGradient<T>& original) {
-  const WeightGradient<T> problem = is_worth_exchanging(original) ? exchanged(original) : original;
-  Driver<T> driver{problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0,
-                   0};
+template <typename T, typename E>
+void weight_gradient(const WeightGradient<T, E>& original) {
+  const WeightGradient<T, E> problem = is_worth_exchanging(original) ? exchanged(original) : original;
+  Driver<T, E> driver{
+      problem, plan_axis(problem.rows, false), plan_axis(problem.columns, false), {}, 0, 0, 0, 0, 0, 0, 0, 0};
   driver.packing = {problem.depth,
                     problem.width,
                     tap_order(problem.rows, false),
@@ -250,7 +259,8 @@ void weight_gradient(const WeightGradient<T>& original) {
   trim_workspace(Workspace::call);
 }
 
-template void weight_gradient<float>(const WeightGradient<float>&);
-template void weight_gradient<double>(const WeightGradient<double>&);
+template void weight_gradient(const WeightGradient<float>&);
+template void weight_gradient(const WeightGradient<double>&);
+template void weight_gradient(const WeightGradient<float, BFloat16>&);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "kernels/cpu/integers.h"
+#include "kernels/cpu/conv2d_strip.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -16,8 +16,6 @@ constexpr int kWindowElements = 14;
 constexpr int kWindowElements = 6;
 #endif
 constexpr int kWindowRows = 4;
-// To prefetch. A block of channels is a part of a pixel: no stream that the machine's own prefetch sees.
-constexpr int64_t kPixelsAhead = 32;
 
 template <typename T>
 struct WindowArguments {
