@@ -54,6 +54,12 @@ def test_the_gradient_is_written_over(name, leaf):
     assert maps_made(OPS[name](leaf), leaf) == 1  # the product
 
 
+@pytest.mark.parametrize("name", ["relu", "add_relu", "batch_norm", "batch_norm_add_relu"])
+def test_one_of_bfloat16_is_written_over(name, leaf):
+    leaf = leaf.detach().bfloat16().requires_grad_()
+    assert maps_made(OPS[name](leaf), leaf) == 1
+
+
 def test_a_gradient_in_another_order_is_not(leaf):
     assert maps_made(ops.relu(leaf.contiguous()), leaf) >= 3  # the product, its copy, the result
 
@@ -211,6 +217,15 @@ def test_the_input_is_written_over(name, images):
     leaf = leaf_of(name, images)
     is_over, gradient = input_place(READERS[name], leaf)
     kept, expected = input_place(READERS[name], leaf, retain_graph=True)
+    assert is_over
+    assert not kept
+    assert torch.equal(gradient, expected)
+
+
+def test_an_input_of_bfloat16_is_written_over(images):
+    leaf = images.detach().bfloat16().requires_grad_()
+    is_over, gradient = input_place(residual_norm, leaf)
+    kept, expected = input_place(residual_norm, leaf, retain_graph=True)
     assert is_over
     assert not kept
     assert torch.equal(gradient, expected)

@@ -59,9 +59,9 @@ Tensor as_map(const OptionalTensor& map, const Tensor& input) {
 }
 
 const void* data_of(const Tensor& map) { return map.defined() ? map.const_data_ptr() : nullptr; }
-template <typename T>
-const T* data_of(const Tensor& map) {
-  return map.defined() ? map.const_data_ptr<T>() : nullptr;
+template <typename E>
+const E* elements_of(const Tensor& map) {
+  return map.defined() ? elements<E>(map) : nullptr;
 }
 
 // What there is one of per channel, in one dtype. Kept alive by the caller.
@@ -75,7 +75,7 @@ class Channels {
   const void* get() const { return data_of(values_); }
   template <typename T>
   const T* get() const {
-    return data_of<T>(values_);
+    return values_.defined() ? values_.const_data_ptr<T>() : nullptr;
   }
 
  private:
@@ -86,12 +86,15 @@ OptionalTensor to_float(const OptionalTensor& tensor) {
   return tensor.has_value() ? OptionalTensor(tensor->to(at::kFloat)) : std::nullopt;
 }
 
-template <typename T>
+// `to` is float32 or float64.
 void write_channels(const cpu::ChannelArray<double>& values, Tensor& to) {
-  T* data = to.mutable_data_ptr<T>();
-  for (int64_t c = 0; c < values.size(); ++c) {
-    data[c] = static_cast<T>(values[c]);
-  }
+  visit_cpu_dtype(to, [&](auto scalar) {
+    using T = decltype(scalar);
+    T* data = to.mutable_data_ptr<T>();
+    for (int64_t c = 0; c < values.size(); ++c) {
+      data[c] = static_cast<T>(values[c]);
+    }
+  });
 }
 
 Tensor workspace_for(const Tensor& input, const BatchNormShape& shape, Layout layout) {
@@ -193,29 +196,29 @@ Trained train_on_cuda(const char* op, const Tensor& input, const OptionalTensor&
   return {output, mean, var};
 }
 
-// float32 and float64.
+// The statistics are float64.
 Trained train_on_cpu(const Tensor& input, const OptionalTensor& residual, const Known& known,
                      const OptionalTensor& weight, const OptionalTensor& bias, double eps, Activation activation) {
   const auto shape = shape_of(input);
   const auto layout = layout_of(input, shape);
   const Tensor x = as_map(input, input), more = as_map(residual, input);
-  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
+  const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
   const bool is_known = known.mean.has_value();
   Tensor output = empty_map(input);
   Tensor mean = is_known ? statistics_copy(*known.mean, at::kDouble) : empty_channels(input, at::kDouble);
   Tensor var = is_known ? statistics_copy(*known.var, at::kDouble) : empty_channels(input, at::kDouble);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     cpu::Normalization<T> by{eps, nullptr, nullptr, scale.get<T>(), shift.get<T>(), activation};
     if (is_known) {
       by.mean = mean.const_data_ptr<double>(), by.var = var.const_data_ptr<double>();
-      cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
-                               {output.mutable_data_ptr<T>()});
+      cpu::batch_norm_apply<E>(shape, layout, by, {elements<E>(x)}, {elements_of<E>(more)},
+                               {mutable_elements<E>(output)});
       return;
     }
-    cpu::batch_norm_train<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
-                             {output.mutable_data_ptr<T>()}, mean.mutable_data_ptr<double>(),
-                             var.mutable_data_ptr<double>());
+    cpu::batch_norm_train<E>(shape, layout, by, {elements<E>(x)}, {elements_of<E>(more)}, {mutable_elements<E>(output)},
+                             mean.mutable_data_ptr<double>(), var.mutable_data_ptr<double>());
   });
   return {output, mean, var};
 }
@@ -236,15 +239,12 @@ Trained train(const Tensor& input, const OptionalTensor& residual, const Known& 
     return {empty_map(input), mean, mean.clone()};
   }
   D2L_ON_CUDA(op, input) { return train_on_cuda(op, input, residual, known, weight, bias, eps, activation, running); }
-  Tensor output, mean, var;
-  if (is_16_bit(input)) {
-    const auto trained = train_on_cpu(input.to(at::kFloat), to_float(residual), known, to_float(weight), to_float(bias),
-                                      eps, activation);
-    output = std::get<0>(trained).to(input.scalar_type());
-    mean = std::get<1>(trained).to(at::kFloat), var = std::get<2>(trained).to(at::kFloat);
-  } else {
-    std::tie(output, mean, var) = train_on_cpu(input, residual, known, weight, bias, eps, activation);
-  }
+  const bool by_copies = !is_element_type(input);
+  auto [output, mean, var] =
+      by_copies ? train_on_cpu(input.to(at::kFloat), to_float(residual), known, weight, bias, eps, activation)
+                : train_on_cpu(input, residual, known, weight, bias, eps, activation);
+  if (by_copies) output = output.to(input.scalar_type());
+  if (is_16_bit(input)) mean = mean.to(at::kFloat), var = var.to(at::kFloat);
   if (running != nullptr) {
     move_running(*running, shape_of(input), mean, var);
   }
@@ -283,16 +283,18 @@ ChannelMoments batch_norm::moments_of(const char* op, const Tensor& map) {
                                           var.mutable_data_ptr(), {}, workspace.mutable_data_ptr(), device.stream()));
     return {mean, var};
   }
-  if (is_16_bit(map)) {
+  if (!is_element_type(map)) {
     const ChannelMoments wide = moments_of(op, map.to(at::kFloat));
     return {wide.mean.to(dtype), wide.var.to(dtype)};
   }
   const Tensor x = as_map(map, map);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::batch_norm_moments<T>(shape, layout, {x.const_data_ptr<T>()}, mean.mutable_data_ptr<double>(),
-                               var.mutable_data_ptr<double>());
+  cpu::ChannelArray<double> means(shape.C), vars(shape.C);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    cpu::batch_norm_moments<E>(shape, layout, {elements<E>(x)}, means.data(), vars.data());
   });
+  write_channels(means, mean);
+  write_channels(vars, var);
   return {mean, var};
 }
 
@@ -325,21 +327,22 @@ Tensor batch_norm_infer(const Tensor& input, const OptionalTensor& residual, con
                                         {output.mutable_data_ptr()}, device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     const Tensor wide = batch_norm_infer(input.to(at::kFloat), to_float(residual), mean.to(at::kFloat),
                                          var.to(at::kFloat), to_float(weight), to_float(bias), eps, activation_name);
     return wide.to(input.scalar_type());
   }
   const Tensor x = as_map(input, input), more = as_map(residual, input);
   const Channels means(mean, at::kDouble), vars(var, at::kDouble);
-  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
+  const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
   Tensor output = empty_map(input);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
                                    activation};
-    cpu::batch_norm_apply<T>(shape, layout, by, {x.const_data_ptr<T>()}, {data_of<T>(more)},
-                             {output.mutable_data_ptr<T>()});
+    cpu::batch_norm_apply<E>(shape, layout, by, {elements<E>(x)}, {elements_of<E>(more)},
+                             {mutable_elements<E>(output)});
   });
   return output;
 }
@@ -397,7 +400,9 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
                                     false, {grad_input.mutable_data_ptr()}, device.stream()));
     return {grad_input, grad_weight, grad_bias, through};
   }
-  if (is_16_bit(input)) {
+  // What the kernels leave and read again must not be rounded in between: of a ReLU it never is.
+  const bool is_rounded_between = is_16_bit(input) && leaves_through && activation != Activation::relu;
+  if (!is_element_type(input) || is_rounded_between) {
     const auto [wide_input, wide_weight, wide_bias, wide_through] =
         train_grad(op, grad_output.to(at::kFloat), input.to(at::kFloat), to_float(output), to_float(weight),
                    to_float(bias), mean, var, eps, activation_name, for_residual);
@@ -407,20 +412,21 @@ Gradients train_grad(const char* op, const Tensor& grad_output, const Tensor& in
   const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
   const Tensor y = by_output ? as_map(output, input) : Tensor();
   const Channels means(mean, at::kDouble), vars(var, at::kDouble);
-  const Channels scale(weight, x.scalar_type()), shift(bias, x.scalar_type());
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::ChannelArray<double> dw(shape.C), db(shape.C);
+  const Channels scale(weight, compute_dtype(x)), shift(bias, compute_dtype(x));
+  cpu::ChannelArray<double> dw(shape.C), db(shape.C);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     const cpu::Normalization<T> by{eps,       means.get<double>(), vars.get<double>(), scale.get<T>(), shift.get<T>(),
                                    activation};
-    cpu::NormGradients<T> gradients{{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}};
-    if (by_output) gradients.output = {y.const_data_ptr<T>()};
-    if (leaves_through) gradients.through = {through.mutable_data_ptr<T>()};
-    cpu::batch_norm_train_grad<T>(shape, layout, by, gradients, {grad_input.mutable_data_ptr<T>()}, dw.data(),
+    cpu::NormGradients<E> gradients{{elements<E>(dy)}, {elements<E>(x)}};
+    if (by_output) gradients.output = {elements<E>(y)};
+    if (leaves_through) gradients.through = {mutable_elements<E>(through)};
+    cpu::batch_norm_train_grad<E>(shape, layout, by, gradients, {mutable_elements<E>(grad_input)}, dw.data(),
                                   db.data());
-    write_channels<T>(dw, grad_weight);
-    write_channels<T>(db, grad_bias);
   });
+  write_channels(dw, grad_weight);
+  write_channels(db, grad_bias);
   return {grad_input, grad_weight, grad_bias, through};
 }
 
@@ -464,21 +470,20 @@ std::tuple<Tensor, Tensor> batch_norm_weight_grad(const Tensor& grad_output, con
                                    workspace.mutable_data_ptr(), device.stream()));
     return {grad_weight, grad_bias};
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return batch_norm_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), mean.to(at::kFloat),
                                   var.to(at::kFloat), eps);
   }
   const Tensor x = as_map(input, input), dy = as_map(grad_output, input);
   const Channels means(mean, at::kDouble), vars(var, at::kDouble);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::ChannelArray<double> dw(shape.C), db(shape.C);
-    const cpu::Normalization<T> by{eps, means.get<double>(), vars.get<double>(), nullptr, nullptr};
-    cpu::batch_norm_grad_sums<T>(shape, layout, by, {{dy.const_data_ptr<T>()}, {x.const_data_ptr<T>()}}, dw.data(),
-                                 db.data());
-    write_channels<T>(dw, grad_weight);
-    write_channels<T>(db, grad_bias);
+  cpu::ChannelArray<double> dw(shape.C), db(shape.C);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    const cpu::Normalization<cpu::computed_t<E>> by{eps, means.get<double>(), vars.get<double>(), nullptr, nullptr};
+    cpu::batch_norm_grad_sums<E>(shape, layout, by, {{elements<E>(dy)}, {elements<E>(x)}}, dw.data(), db.data());
   });
+  write_channels(dw, grad_weight);
+  write_channels(db, grad_bias);
   return {grad_weight, grad_bias};
 }
 

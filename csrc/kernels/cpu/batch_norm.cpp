@@ -55,12 +55,12 @@ NormCoefficients<T> coefficients(const Factors<T, kCount>& factors, int64_t grou
   return {factors.get(0, group), factors.get(1, group), factors.get(2, group)};
 }
 
-template <typename T>
-void normalize(const Partition& cut, const Factors<T, 3>& factors, Activation activation, int64_t group, int64_t part,
-               NormMaps<const T> input, NormMaps<const T> residual, NormMaps<T> output) {
-  const NormCoefficients<T> by = coefficients(factors, group);
-  const NormRows<const T> from = cut.rows(input, group, part), more = cut.rows(residual, group, part);
-  const NormRows<T> to = cut.rows(output, group, part);
+template <typename E>
+void normalize(const Partition& cut, const Factors<computed_t<E>, 3>& factors, Activation activation, int64_t group,
+               int64_t part, NormMaps<const E> input, NormMaps<const E> residual, NormMaps<E> output) {
+  const NormCoefficients<computed_t<E>> by = coefficients(factors, group);
+  const NormRows<const E> from = cut.rows(input, group, part), more = cut.rows(residual, group, part);
+  const NormRows<E> to = cut.rows(output, group, part);
   if (cut.by_columns) {
     D2L_CALL_BEST(column_normalize, cut.extent(part), by, activation, from, more, to);
   } else {
@@ -69,14 +69,14 @@ void normalize(const Partition& cut, const Factors<T, 3>& factors, Activation ac
 }
 
 // The mean and the squared deviations of each channel of a part.
-template <typename T>
-void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<const T> input, PartialSums& sums) {
+template <typename E>
+void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<const E> input, PartialSums& sums) {
   const NormExtent work = cut.extent(part);
-  const NormRows<const T> rows = cut.rows(input, group, part);
+  const NormRows<const E> rows = cut.rows(input, group, part);
   double *mean = sums.first(part, group), *squares = sums.second(part, group);
   const double count = static_cast<double>(work.rows);
   if (!cut.by_columns) {
-    T center;
+    computed_t<E> center;
     D2L_CALL_BEST(plane_center, work, rows, &center);
     D2L_CALL_BEST(plane_moments, work, rows, &center, mean, squares);
     const double shift = *mean / (count * static_cast<double>(work.width));
@@ -84,7 +84,7 @@ void sum_moments(const Partition& cut, int64_t group, int64_t part, NormMaps<con
     *mean = static_cast<double>(center) + shift;
     return;
   }
-  ChannelArray<T> centers(work.width);
+  ChannelArray<computed_t<E>> centers(work.width);
   ChannelArray<double> column_sums(work.width), column_squares(work.width);
   D2L_CALL_BEST(column_centers, work, rows, centers.data());
   D2L_CALL_BEST(column_moments, work, rows, centers.data(), column_sums.data(), column_squares.data());
@@ -120,31 +120,32 @@ void join_moments(const Partition& cut, double total, Channels channels, Partial
 }
 
 // Whether the gradient that went through the activation is kept, or made anew (ReLU).
-template <typename T>
-bool leaves_through(const Normalization<T>& by, const NormGradients<T>& gradients) {
+template <typename E>
+bool leaves_through(const Normalization<computed_t<E>>& by, const NormGradients<E>& gradients) {
   return by.activation != Activation::none && gradients.through.data != nullptr;
 }
 
-template <typename T>
-bool is_masked(const Normalization<T>& by, const NormGradients<T>& gradients) {
+template <typename E>
+bool is_masked(const Normalization<computed_t<E>>& by, const NormGradients<E>& gradients) {
   return by.activation != Activation::none && gradients.through.data == nullptr;
 }
 
-template <typename T>
-NormMaps<const T> constant(NormMaps<T> maps) {
+template <typename E>
+NormMaps<const E> constant(NormMaps<E> maps) {
   return {maps.data, maps.pixel};
 }
 
 // sum(grad_output) and sum(grad_output * (input - center)) of each channel of a part.
-template <typename T, int kCount>
-void sum_gradients(const Partition& cut, const Factors<T, kCount>& factors, const Normalization<T>& by,
-                   const NormGradients<T>& gradients, int64_t group, int64_t part, PartialSums& sums) {
+template <typename E, int kCount>
+void sum_gradients(const Partition& cut, const Factors<computed_t<E>, kCount>& factors,
+                   const Normalization<computed_t<E>>& by, const NormGradients<E>& gradients, int64_t group,
+                   int64_t part, PartialSums& sums) {
   const NormExtent work = cut.extent(part);
-  const NormRows<const T> input = cut.rows(gradients.input, group, part);
-  const NormRows<const T> grad_output = cut.rows(gradients.grad_output, group, part);
-  const NormActivationGrad<T> before{by.activation, cut.rows(gradients.output, group, part),
+  const NormRows<const E> input = cut.rows(gradients.input, group, part);
+  const NormRows<const E> grad_output = cut.rows(gradients.grad_output, group, part);
+  const NormActivationGrad<E> before{by.activation, cut.rows(gradients.output, group, part),
                                      cut.rows(gradients.through, group, part)};
-  const NormCoefficients<T> forward = coefficients(factors, group);
+  const NormCoefficients<computed_t<E>> forward = coefficients(factors, group);
   double *sum = sums.first(part, group), *product = sums.second(part, group);
   const bool folds = cut.by_columns && work.width != cut.group_channels;
   ChannelArray<double> of_columns(folds ? 2 * work.width : 0);
@@ -193,12 +194,14 @@ void set_slopes(Factors<T, 5>& factors, Channels channels, const BatchNormShape&
   for (const int which : {3, 4}) factors.spread(which, channels);
 }
 
-template <typename T>
-void differentiate(const Partition& cut, const Factors<T, 5>& factors, bool masked, bool accumulate, int64_t group,
-                   int64_t part, NormMaps<const T> grad_output, NormMaps<const T> input, NormMaps<T> grad_input) {
-  const NormGradCoefficients<T> by{coefficients(factors, group), factors.get(3, group), factors.get(4, group), masked};
-  const NormRows<const T> gradients = cut.rows(grad_output, group, part), inputs = cut.rows(input, group, part);
-  const NormRows<T> to = cut.rows(grad_input, group, part);
+template <typename E>
+void differentiate(const Partition& cut, const Factors<computed_t<E>, 5>& factors, bool masked, bool accumulate,
+                   int64_t group, int64_t part, NormMaps<const E> grad_output, NormMaps<const E> input,
+                   NormMaps<E> grad_input) {
+  const NormGradCoefficients<computed_t<E>> by{coefficients(factors, group), factors.get(3, group),
+                                               factors.get(4, group), masked};
+  const NormRows<const E> gradients = cut.rows(grad_output, group, part), inputs = cut.rows(input, group, part);
+  const NormRows<E> to = cut.rows(grad_input, group, part);
   if (cut.by_columns) {
     D2L_CALL_BEST(column_input_grad, cut.extent(part), by, accumulate, gradients, inputs, to);
   } else {
@@ -250,8 +253,8 @@ void sum_and_apply(const Partition& cut, const BatchNormShape& shape, Sum&& sum,
 
 }  // namespace
 
-template <typename T>
-void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<const T> input, double* mean,
+template <typename E>
+void batch_norm_moments(const BatchNormShape& shape, Layout layout, NormMaps<const E> input, double* mean,
                         double* var) {
   std::fill_n(mean, shape.C, 0.0);
   std::fill_n(var, shape.C, 0.0);
@@ -297,12 +300,12 @@ void WrittenMoments<T>::join(double* mean, double* var) {
 template class WrittenMoments<float>;
 template class WrittenMoments<double>;
 
-template <typename T>
-void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
-                      NormMaps<const T> residual, NormMaps<T> output) {
+template <typename E>
+void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normalization<computed_t<E>>& by,
+                      NormMaps<const E> input, NormMaps<const E> residual, NormMaps<E> output) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(input, residual, output));
-  Factors<T, 3> factors(cut);
+  Factors<computed_t<E>, 3> factors(cut);
   ChannelArray<double> inverse(shape.C);
   set_coefficients(factors, shape, by, inverse.data());
   for_each_part_backwards(cut, shape, [&](int64_t group, int64_t part) {
@@ -310,15 +313,16 @@ void batch_norm_apply(const BatchNormShape& shape, Layout layout, const Normaliz
   });
 }
 
-template <typename T>
-void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normalization<T>& by, NormMaps<const T> input,
-                      NormMaps<const T> residual, NormMaps<T> output, double* mean, double* var) {
+template <typename E>
+void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normalization<computed_t<E>>& by,
+                      NormMaps<const E> input, NormMaps<const E> residual, NormMaps<E> output, double* mean,
+                      double* var) {
   std::fill_n(mean, shape.C, 0.0);
   std::fill_n(var, shape.C, 0.0);
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(input, residual, output));
   PartialSums sums(cut);
-  Factors<T, 3> factors(cut);
+  Factors<computed_t<E>, 3> factors(cut);
   ChannelArray<double> inverse(shape.C);
   sum_and_apply(
       cut, shape, [&](int64_t group, int64_t part) { sum_moments(cut, group, part, input, sums); },
@@ -332,16 +336,16 @@ void batch_norm_train(const BatchNormShape& shape, Layout layout, const Normaliz
       });
 }
 
-template <typename T>
-void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
-                          const NormGradients<T>& gradients, double* grad_weight, double* grad_bias) {
+template <typename E>
+void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Normalization<computed_t<E>>& by,
+                          const NormGradients<E>& gradients, double* grad_weight, double* grad_bias) {
   std::fill_n(grad_weight, shape.C, 0.0);
   std::fill_n(grad_bias, shape.C, 0.0);
   if (is_empty(shape)) return;
   const Partition cut(shape, layout,
                       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through));
   PartialSums sums(cut);
-  Factors<T, 3> factors(cut);
+  Factors<computed_t<E>, 3> factors(cut);
   ChannelArray<double> inverse(shape.C);
   set_coefficients(factors, shape, by, inverse.data());
   for_each_part(cut, shape,
@@ -349,13 +353,13 @@ void batch_norm_grad_sums(const BatchNormShape& shape, Layout layout, const Norm
   join_gradients(cut, {0, shape.C}, sums, by, inverse.data(), grad_weight, grad_bias);
 }
 
-template <typename T>
-void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
-                           NormMaps<const T> grad_output, NormMaps<const T> input, const double* grad_weight,
-                           const double* grad_bias, bool accumulate, NormMaps<T> grad_input) {
+template <typename E>
+void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Normalization<computed_t<E>>& by,
+                           NormMaps<const E> grad_output, NormMaps<const E> input, const double* grad_weight,
+                           const double* grad_bias, bool accumulate, NormMaps<E> grad_input) {
   if (is_empty(shape)) return;
   const Partition cut(shape, layout, are_dense(grad_output, input, grad_input));
-  Factors<T, 5> factors(cut);
+  Factors<computed_t<E>, 5> factors(cut);
   ChannelArray<double> inverse(shape.C);
   set_coefficients(factors, shape, by, inverse.data());
   set_slopes(factors, {0, shape.C}, shape, by, inverse.data(), grad_weight, grad_bias);
@@ -365,9 +369,9 @@ void batch_norm_input_grad(const BatchNormShape& shape, Layout layout, const Nor
   });
 }
 
-template <typename T>
-void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Normalization<T>& by,
-                           const NormGradients<T>& gradients, NormMaps<T> grad_input, double* grad_weight,
+template <typename E>
+void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Normalization<computed_t<E>>& by,
+                           const NormGradients<E>& gradients, NormMaps<E> grad_input, double* grad_weight,
                            double* grad_bias) {
   std::fill_n(grad_weight, shape.C, 0.0);
   std::fill_n(grad_bias, shape.C, 0.0);
@@ -376,7 +380,7 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
       shape, layout,
       are_dense(gradients.grad_output, gradients.input, gradients.output, gradients.through, grad_input));
   PartialSums sums(cut);
-  Factors<T, 5> factors(cut);
+  Factors<computed_t<E>, 5> factors(cut);
   ChannelArray<double> inverse(shape.C);
   set_coefficients(factors, shape, by, inverse.data());
   const auto grad_output = leaves_through(by, gradients) ? constant(gradients.through) : gradients.grad_output;
@@ -392,21 +396,23 @@ void batch_norm_train_grad(const BatchNormShape& shape, Layout layout, const Nor
       });
 }
 
-#define D2L_INSTANTIATE(T)                                                                                             \
-  template void batch_norm_moments(const BatchNormShape&, Layout, NormMaps<const T>, double*, double*);                \
-  template void batch_norm_apply(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,            \
-                                 NormMaps<const T>, NormMaps<T>);                                                      \
-  template void batch_norm_train(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,            \
-                                 NormMaps<const T>, NormMaps<T>, double*, double*);                                    \
-  template void batch_norm_grad_sums(const BatchNormShape&, Layout, const Normalization<T>&, const NormGradients<T>&,  \
-                                     double*, double*);                                                                \
-  template void batch_norm_input_grad(const BatchNormShape&, Layout, const Normalization<T>&, NormMaps<const T>,       \
-                                      NormMaps<const T>, const double*, const double*, bool, NormMaps<T>);             \
-  template void batch_norm_train_grad(const BatchNormShape&, Layout, const Normalization<T>&, const NormGradients<T>&, \
-                                      NormMaps<T>, double*, double*)
+#define D2L_INSTANTIATE(E)                                                                                      \
+  template void batch_norm_moments(const BatchNormShape&, Layout, NormMaps<const E>, double*, double*);         \
+  template void batch_norm_apply(const BatchNormShape&, Layout, const Normalization<computed_t<E>>&,            \
+                                 NormMaps<const E>, NormMaps<const E>, NormMaps<E>);                            \
+  template void batch_norm_train(const BatchNormShape&, Layout, const Normalization<computed_t<E>>&,            \
+                                 NormMaps<const E>, NormMaps<const E>, NormMaps<E>, double*, double*);          \
+  template void batch_norm_grad_sums(const BatchNormShape&, Layout, const Normalization<computed_t<E>>&,        \
+                                     const NormGradients<E>&, double*, double*);                                \
+  template void batch_norm_input_grad(const BatchNormShape&, Layout, const Normalization<computed_t<E>>&,       \
+                                      NormMaps<const E>, NormMaps<const E>, const double*, const double*, bool, \
+                                      NormMaps<E>);                                                             \
+  template void batch_norm_train_grad(const BatchNormShape&, Layout, const Normalization<computed_t<E>>&,       \
+                                      const NormGradients<E>&, NormMaps<E>, double*, double*)
 
 D2L_INSTANTIATE(float);
 D2L_INSTANTIATE(double);
+D2L_INSTANTIATE(BFloat16);
 
 #undef D2L_INSTANTIATE
 

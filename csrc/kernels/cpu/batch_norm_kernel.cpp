@@ -14,7 +14,7 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/integers.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_element.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -37,18 +37,18 @@ struct Vectors {
 };
 
 // All lanes, or the first `count`; the others read as 0.
-template <bool kWhole, typename T>
-D2L_INLINE vec_t<T> load_lanes(const T* from, int64_t count) {
-  if constexpr (kWhole) return load(from);
-  return load_partial(from, count);
+template <bool kWhole, typename E>
+D2L_INLINE element_vec_t<E> read_lanes(const E* from, int64_t count) {
+  if constexpr (kWhole) return read(from);
+  return read_partial(from, count);
 }
 
-template <bool kWhole, typename T>
-D2L_INLINE void store_lanes(T* to, vec_t<T> value, int64_t count) {
+template <bool kWhole, typename E>
+D2L_INLINE void write_lanes(E* to, element_vec_t<E> value, int64_t count) {
   if constexpr (kWhole) {
-    store(to, value);
+    write(to, value);
   } else {
-    store_partial(to, value, count);
+    write_partial(to, value, count);
   }
 }
 
@@ -170,7 +170,7 @@ struct Coefficient {
   template <bool kWhole>
   D2L_INLINE vec_t<T> at(int64_t column, int64_t lanes) const {
     if constexpr (kSpread) return value;
-    return load_lanes<kWhole>(values + column, lanes);
+    return read_lanes<kWhole>(values + column, lanes);
   }
 };
 
@@ -197,9 +197,10 @@ D2L_INLINE void for_each_block(NormExtent work, Body&& body) {
   }
 }
 
-template <bool kSpread, bool kResidual, Activation kActivation, typename T>
-D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, NormRows<const T> input, NormRows<const T> residual,
-                          NormRows<T> output) {
+template <bool kSpread, bool kResidual, Activation kActivation, typename E>
+D2L_INLINE void normalize(NormExtent work, NormCoefficients<computed_t<E>> by, NormRows<const E> input,
+                          NormRows<const E> residual, NormRows<E> output) {
+  using T = computed_t<E>;
   const Coefficient<kSpread, T> centers(by.center), scales(by.scale), shifts(by.shift);
   for_each_block<kSpread, T>(work, [&](auto vectors, auto whole, int64_t row, int64_t rows, int64_t column,
                                        int64_t lanes) {
@@ -212,22 +213,23 @@ D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, NormRows<cons
       shift[v] = shifts.template at<kWhole>(column + v * kLanes<T>, lanes);
     }
     for (int64_t r = row; r < row + rows; ++r) {
-      const T* from = input.data + r * input.pitch + column;
-      T* to = output.data + r * output.pitch + column;
+      const E* from = input.data + r * input.pitch + column;
+      E* to = output.data + r * output.pitch + column;
       for (int v = 0; v < kVectors; ++v) {
-        vec_t<T> value = normalized<T>(load_lanes<kWhole>(from + v * kLanes<T>, lanes), center[v], scale[v], shift[v]);
+        vec_t<T> value = normalized<T>(read_lanes<kWhole>(from + v * kLanes<T>, lanes), center[v], scale[v], shift[v]);
         if constexpr (kResidual) {
-          value += load_lanes<kWhole>(residual.data + r * residual.pitch + column + v * kLanes<T>, lanes);
+          value += read_lanes<kWhole>(residual.data + r * residual.pitch + column + v * kLanes<T>, lanes);
         }
-        store_lanes<kWhole>(to + v * kLanes<T>, activated<kActivation, T>(value), lanes);
+        write_lanes<kWhole>(to + v * kLanes<T>, activated<kActivation, T>(value), lanes);
       }
     }
   });
 }
 
-template <bool kSpread, bool kMasked, bool kAccumulate, typename T>
-D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, NormRows<const T> grad_output,
-                           NormRows<const T> input, NormRows<T> grad_input) {
+template <bool kSpread, bool kMasked, bool kAccumulate, typename E>
+D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, NormRows<const E> grad_output,
+                           NormRows<const E> input, NormRows<E> grad_input) {
+  using T = computed_t<E>;
   const Coefficient<kSpread, T> centers(by.forward.center), scales(by.forward.scale), shifts(by.forward.shift);
   const Coefficient<kSpread, T> slopes(by.slope), offsets(by.offset);
   for_each_block<kSpread, T>(
@@ -243,25 +245,25 @@ D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, NormRows
           offset[v] = offsets.template at<kWhole>(column + v * kLanes<T>, lanes);
         }
         for (int64_t r = row; r < row + rows; ++r) {
-          const T* gradients = grad_output.data + r * grad_output.pitch + column;
-          const T* inputs = input.data + r * input.pitch + column;
-          T* to = grad_input.data + r * grad_input.pitch + column;
+          const E* gradients = grad_output.data + r * grad_output.pitch + column;
+          const E* inputs = input.data + r * input.pitch + column;
+          E* to = grad_input.data + r * grad_input.pitch + column;
           for (int v = 0; v < kVectors; ++v) {
-            vec_t<T> gradient = load_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
-            const vec_t<T> distance = load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
+            vec_t<T> gradient = read_lanes<kWhole>(gradients + v * kLanes<T>, lanes);
+            const vec_t<T> distance = read_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - center[v];
             if constexpr (kMasked)
               gradient = gradient_before<Activation::relu, T>(gradient, distance * scale[v] + shift[v]);
             vec_t<T> result = gradient * scale[v] - (distance * slope[v] + offset[v]);
-            if constexpr (kAccumulate) result += load_lanes<kWhole>(to + v * kLanes<T>, lanes);
-            store_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
+            if constexpr (kAccumulate) result += read_lanes<kWhole>(to + v * kLanes<T>, lanes);
+            write_lanes<kWhole>(to + v * kLanes<T>, result, lanes);
           }
         }
       });
 }
 
-template <bool kSpread, typename T>
-D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
-                          NormRows<const T> residual, NormRows<T> output) {
+template <bool kSpread, typename E>
+D2L_INLINE void normalize(NormExtent work, NormCoefficients<computed_t<E>> by, Activation activation,
+                          NormRows<const E> input, NormRows<const E> residual, NormRows<E> output) {
   const auto run = [&](auto has_residual) {
     visit_activation(activation, [&](auto kind) {
       normalize<kSpread, has_residual.value, kind.value>(work, by, input, residual, output);
@@ -270,9 +272,9 @@ D2L_INLINE void normalize(NormExtent work, NormCoefficients<T> by, Activation ac
   return residual.data != nullptr ? run(Bool<true>{}) : run(Bool<false>{});
 }
 
-template <bool kSpread, typename T>
-D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
-                           NormRows<const T> input, NormRows<T> grad_input) {
+template <bool kSpread, typename E>
+D2L_INLINE void input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, bool accumulate,
+                           NormRows<const E> grad_output, NormRows<const E> input, NormRows<E> grad_input) {
   const auto run = [&](auto masked) {
     constexpr bool kMasked = masked.value;
     if (accumulate) return input_grad<kSpread, kMasked, true>(work, by, grad_output, input, grad_input);
@@ -291,8 +293,8 @@ struct Through {
 };
 
 // body(Through)
-template <typename T, typename Body>
-D2L_INLINE void visit_before(const NormActivationGrad<T>& before, Body&& body) {
+template <typename E, typename Body>
+D2L_INLINE void visit_before(const NormActivationGrad<E>& before, Body&& body) {
   if (before.activation == Activation::none) return body(Through<Before::nothing>{});
   if (before.through.data == nullptr) return body(Through<Before::mask>{});
   visit_activation(before.activation, [&](auto kind) {
@@ -302,28 +304,30 @@ D2L_INLINE void visit_before(const NormActivationGrad<T>& before, Body&& body) {
 }
 
 // The gradient at (row, column), from grad_output there and the value that the input there is normalised to.
-template <typename How, bool kWhole, typename T>
-D2L_INLINE vec_t<T> taken_through(const NormActivationGrad<T>& before, vec_t<T> gradient, vec_t<T> value, int64_t row,
-                                  int64_t column, int64_t lanes) {
+template <typename How, bool kWhole, typename E>
+D2L_INLINE element_vec_t<E> taken_through(const NormActivationGrad<E>& before, element_vec_t<E> gradient,
+                                          element_vec_t<E> value, int64_t row, int64_t column, int64_t lanes) {
+  using T = computed_t<E>;
   if constexpr (How::before == Before::mask) return gradient_before<Activation::relu, T>(gradient, value);
   if constexpr (How::before == Before::input) {
     gradient = gradient_before<How::activation, T>(gradient, activated<How::activation, T>(value));
   }
   if constexpr (How::before == Before::output) {
-    const T* const output = before.output.data + row * before.output.pitch + column;
-    prefetch(output, kAhead<T>);
-    gradient = gradient_before<How::activation, T>(gradient, load_lanes<kWhole>(output, lanes));
+    const E* const output = before.output.data + row * before.output.pitch + column;
+    prefetch(output, kAhead<E>);
+    gradient = gradient_before<How::activation, T>(gradient, read_lanes<kWhole>(output, lanes));
   }
   if constexpr (How::before == Before::input || How::before == Before::output) {
-    store_lanes<kWhole>(before.through.data + row * before.through.pitch + column, gradient, lanes);
+    write_lanes<kWhole>(before.through.data + row * before.through.pitch + column, gradient, lanes);
   }
   return gradient;
 }
 
-template <typename How, typename T>
-D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
-                                 NormCoefficients<T> by, const NormActivationGrad<T>& before, double* sum,
+template <typename How, typename E>
+D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,
+                                 NormCoefficients<computed_t<E>> by, const NormActivationGrad<E>& before, double* sum,
                                  double* product) {
+  using T = computed_t<E>;
   for (int64_t row = 0; row < work.rows; row += kBlockRows) {
     const int64_t rows = min(kBlockRows, work.rows - row);
     for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
@@ -332,22 +336,22 @@ D2L_INLINE void column_grad_sums(NormExtent work, NormRows<const T> grad_output,
       vec_t<T> center[kVectors], scale[kVectors] = {}, shift[kVectors] = {};
       vec_t<T> sums[kVectors] = {}, products[kVectors] = {};
       for (int v = 0; v < kVectors; ++v) {
-        center[v] = load_lanes<kWhole>(by.center + column + v * kLanes<T>, lanes);
+        center[v] = read_lanes<kWhole>(by.center + column + v * kLanes<T>, lanes);
         if constexpr (How::before == Before::mask || How::before == Before::input) {
-          scale[v] = load_lanes<kWhole>(by.scale + column + v * kLanes<T>, lanes);
-          shift[v] = load_lanes<kWhole>(by.shift + column + v * kLanes<T>, lanes);
+          scale[v] = read_lanes<kWhole>(by.scale + column + v * kLanes<T>, lanes);
+          shift[v] = read_lanes<kWhole>(by.shift + column + v * kLanes<T>, lanes);
         }
       }
       for (int64_t r = row; r < row + rows; ++r) {
         for (int v = 0; v < kVectors; ++v) {
           const int64_t at = column + v * kLanes<T>;
-          const T* const gradients = grad_output.data + r * grad_output.pitch + at;
-          const T* const inputs = input.data + r * input.pitch + at;
-          prefetch(gradients, kAhead<T>);
-          prefetch(inputs, kAhead<T>);
-          const vec_t<T> distance = load_lanes<kWhole>(inputs, lanes) - center[v];
-          const vec_t<T> gradient = taken_through<How, kWhole, T>(before, load_lanes<kWhole>(gradients, lanes),
-                                                                  distance * scale[v] + shift[v], r, at, lanes);
+          const E* const gradients = grad_output.data + r * grad_output.pitch + at;
+          const E* const inputs = input.data + r * input.pitch + at;
+          prefetch(gradients, kAhead<E>);
+          prefetch(inputs, kAhead<E>);
+          const vec_t<T> distance = read_lanes<kWhole>(inputs, lanes) - center[v];
+          const vec_t<T> gradient = taken_through<How, kWhole>(before, read_lanes<kWhole>(gradients, lanes),
+                                                               distance * scale[v] + shift[v], r, at, lanes);
           sums[v] += gradient;
           products[v] += gradient * distance;
         }
@@ -376,10 +380,11 @@ D2L_INLINE void for_each_run(NormExtent work, Body&& body, Flush&& flush) {
   flush();
 }
 
-template <typename How, typename T>
-D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,
-                                NormCoefficients<T> by, const NormActivationGrad<T>& before, double* sum,
+template <typename How, typename E>
+D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,
+                                NormCoefficients<computed_t<E>> by, const NormActivationGrad<E>& before, double* sum,
                                 double* product) {
+  using T = computed_t<E>;
   const vec_t<T> center = broadcast(*by.center), scale = broadcast(*by.scale), shift = broadcast(*by.shift);
   vec_t<T> sums[kTile] = {}, products[kTile] = {};
   const auto add = [&](int64_t row, int64_t from, int64_t count) {
@@ -388,14 +393,14 @@ D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, 
       constexpr int kFirst = kWhole ? 0 : kTile - 1;
       for (int v = 0; v < vectors.value; ++v) {
         const int64_t at = from + column + v * kLanes<T>;
-        const T* const gradients = grad_output.data + row * grad_output.pitch + at;
-        const T* const inputs = input.data + row * input.pitch + at;
+        const E* const gradients = grad_output.data + row * grad_output.pitch + at;
+        const E* const inputs = input.data + row * input.pitch + at;
         prefetch(gradients, grad_output.pitch);
         prefetch(inputs, input.pitch);
         // The lanes behind the last pixel have no gradient.
-        const vec_t<T> distance = load_lanes<kWhole>(inputs, lanes) - center;
-        const vec_t<T> gradient = taken_through<How, kWhole, T>(before, load_lanes<kWhole>(gradients, lanes),
-                                                                distance * scale + shift, row, at, lanes);
+        const vec_t<T> distance = read_lanes<kWhole>(inputs, lanes) - center;
+        const vec_t<T> gradient = taken_through<How, kWhole>(before, read_lanes<kWhole>(gradients, lanes),
+                                                             distance * scale + shift, row, at, lanes);
         sums[kFirst + v] += gradient;
         products[kFirst + v] += gradient * distance;
       }
@@ -410,39 +415,42 @@ D2L_INLINE void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, 
 
 }  // namespace
 
-template <typename T>
-void column_centers(NormExtent work, NormRows<const T> input, T* center) {
+template <typename E>
+void column_centers(NormExtent work, NormRows<const E> input, computed_t<E>* center) {
+  using T = computed_t<E>;
   const int64_t rows = min(kCenterRows, work.rows);
   const vec_t<T> share = broadcast(T(1) / static_cast<T>(rows));
   for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
     constexpr bool kWhole = whole.value;
     constexpr int kVectors = vectors.value;
     vec_t<T> first[kVectors], sums[kVectors] = {};
-    for (int v = 0; v < kVectors; ++v) first[v] = load_lanes<kWhole>(input.data + column + v * kLanes<T>, lanes);
+    for (int v = 0; v < kVectors; ++v) first[v] = read_lanes<kWhole>(input.data + column + v * kLanes<T>, lanes);
     for (int64_t r = 1; r < rows; ++r) {
-      const T* from = input.data + r * input.pitch + column;
-      for (int v = 0; v < kVectors; ++v) sums[v] += load_lanes<kWhole>(from + v * kLanes<T>, lanes) - first[v];
+      const E* from = input.data + r * input.pitch + column;
+      for (int v = 0; v < kVectors; ++v) sums[v] += read_lanes<kWhole>(from + v * kLanes<T>, lanes) - first[v];
     }
     for (int v = 0; v < kVectors; ++v) {
-      store_lanes<kWhole>(center + column + v * kLanes<T>, first[v] + sums[v] * share, lanes);
+      write_lanes<kWhole>(center + column + v * kLanes<T>, first[v] + sums[v] * share, lanes);
     }
   });
 }
 
-template <typename T>
-void column_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares) {
+template <typename E>
+void column_moments(NormExtent work, NormRows<const E> input, const computed_t<E>* center, double* sum,
+                    double* squares) {
+  using T = computed_t<E>;
   for (int64_t row = 0; row < work.rows; row += kBlockRows) {
     const int64_t rows = min(kBlockRows, work.rows - row);
     for_each_tile<T>(work.width, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
       constexpr int kVectors = vectors.value;
       vec_t<T> centers[kVectors], sums[kVectors] = {}, square[kVectors] = {};
-      for (int v = 0; v < kVectors; ++v) centers[v] = load_lanes<kWhole>(center + column + v * kLanes<T>, lanes);
+      for (int v = 0; v < kVectors; ++v) centers[v] = read_lanes<kWhole>(center + column + v * kLanes<T>, lanes);
       for (int64_t r = row; r < row + rows; ++r) {
-        const T* from = input.data + r * input.pitch + column;
+        const E* from = input.data + r * input.pitch + column;
         for (int v = 0; v < kVectors; ++v) {
-          prefetch(from + v * kLanes<T>, kAhead<T>);
-          const vec_t<T> distance = load_lanes<kWhole>(from + v * kLanes<T>, lanes) - centers[v];
+          prefetch(from + v * kLanes<T>, kAhead<E>);
+          const vec_t<T> distance = read_lanes<kWhole>(from + v * kLanes<T>, lanes) - centers[v];
           sums[v] += distance;
           square[v] += distance * distance;
         }
@@ -455,28 +463,29 @@ void column_moments(NormExtent work, NormRows<const T> input, const T* center, d
   }
 }
 
-template <typename T>
-void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
-                      NormActivationGrad<T> before, double* sum, double* product) {
+template <typename E>
+void column_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,
+                      NormCoefficients<computed_t<E>> by, NormActivationGrad<E> before, double* sum, double* product) {
   visit_before(before,
                [&](auto how) { column_grad_sums<decltype(how)>(work, grad_output, input, by, before, sum, product); });
 }
 
-template <typename T>
-void column_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
-                      NormRows<const T> residual, NormRows<T> output) {
+template <typename E>
+void column_normalize(NormExtent work, NormCoefficients<computed_t<E>> by, Activation activation,
+                      NormRows<const E> input, NormRows<const E> residual, NormRows<E> output) {
   normalize<false>(work, by, activation, input, residual, output);
 }
 
-template <typename T>
-void column_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
-                       NormRows<const T> input, NormRows<T> grad_input) {
+template <typename E>
+void column_input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, bool accumulate,
+                       NormRows<const E> grad_output, NormRows<const E> input, NormRows<E> grad_input) {
   input_grad<false>(work, by, accumulate, grad_output, input, grad_input);
 }
 
-template <typename T>
-void plane_center(NormExtent work, NormRows<const T> input, T* center) {
-  const Spread<T> first(*input.data);
+template <typename E>
+void plane_center(NormExtent work, NormRows<const E> input, computed_t<E>* center) {
+  using T = computed_t<E>;
+  const Spread<T> first(read_one(*input.data));
   vec_t<T> sums = {};
   int64_t count = 0;
   for (int64_t row = 0; row < work.rows && count < kCenterPixels; ++row) {
@@ -484,28 +493,31 @@ void plane_center(NormExtent work, NormRows<const T> input, T* center) {
     for_each_tile<T>(columns, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
       for (int v = 0; v < vectors.value; ++v) {
-        const T* from = input.data + row * input.pitch + column + v * kLanes<T>;
-        sums += load_lanes<kWhole>(from, lanes) - first.template get<kWhole>(lanes);
+        const E* from = input.data + row * input.pitch + column + v * kLanes<T>;
+        sums += read_lanes<kWhole>(from, lanes) - first.template get<kWhole>(lanes);
       }
     });
     count += columns;
   }
-  *center = static_cast<T>(static_cast<double>(*input.data) + sum_of_lanes<T>(sums) / static_cast<double>(count));
+  *center =
+      static_cast<T>(static_cast<double>(read_one(*input.data)) + sum_of_lanes<T>(sums) / static_cast<double>(count));
 }
 
-template <typename T>
-void plane_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares) {
+template <typename E>
+void plane_moments(NormExtent work, NormRows<const E> input, const computed_t<E>* center, double* sum,
+                   double* squares) {
+  using T = computed_t<E>;
   const Spread<T> centers(*center);
   vec_t<T> sums[kTile] = {}, square[kTile] = {};
   const auto add = [&](int64_t row, int64_t from, int64_t count) {
     for_each_tile<T>(count, [&](auto vectors, auto whole, int64_t column, int64_t lanes) {
       constexpr bool kWhole = whole.value;
       constexpr int kFirst = kWhole ? 0 : kTile - 1;
-      const T* inputs = input.data + row * input.pitch + from + column;
+      const E* inputs = input.data + row * input.pitch + from + column;
       for (int v = 0; v < vectors.value; ++v) {
         prefetch(inputs + v * kLanes<T>, input.pitch);
         const vec_t<T> distance =
-            load_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - centers.template get<kWhole>(lanes);
+            read_lanes<kWhole>(inputs + v * kLanes<T>, lanes) - centers.template get<kWhole>(lanes);
         sums[kFirst + v] += distance;
         square[kFirst + v] += distance * distance;
       }
@@ -518,45 +530,46 @@ void plane_moments(NormExtent work, NormRows<const T> input, const T* center, do
   });
 }
 
-template <typename T>
-void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input, NormCoefficients<T> by,
-                     NormActivationGrad<T> before, double* sum, double* product) {
+template <typename E>
+void plane_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,
+                     NormCoefficients<computed_t<E>> by, NormActivationGrad<E> before, double* sum, double* product) {
   visit_before(before,
                [&](auto how) { plane_grad_sums<decltype(how)>(work, grad_output, input, by, before, sum, product); });
 }
 
-template <typename T>
-void plane_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,
-                     NormRows<const T> residual, NormRows<T> output) {
+template <typename E>
+void plane_normalize(NormExtent work, NormCoefficients<computed_t<E>> by, Activation activation,
+                     NormRows<const E> input, NormRows<const E> residual, NormRows<E> output) {
   normalize<true>(work, by, activation, input, residual, output);
 }
 
-template <typename T>
-void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,
-                      NormRows<const T> input, NormRows<T> grad_input) {
+template <typename E>
+void plane_input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, bool accumulate,
+                      NormRows<const E> grad_output, NormRows<const E> input, NormRows<E> grad_input) {
   input_grad<true>(work, by, accumulate, grad_output, input, grad_input);
 }
 
-#define D2L_INSTANTIATE(T)                                                                                          \
-  template void column_centers(NormExtent, NormRows<const T>, T*);                                                  \
-  template void column_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                          \
-  template void column_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>,             \
-                                 NormActivationGrad<T>, double*, double*);                                          \
-  template void column_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>, \
-                                 NormRows<T>);                                                                      \
-  template void column_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,  \
-                                  NormRows<T>);                                                                     \
-  template void plane_center(NormExtent, NormRows<const T>, T*);                                                    \
-  template void plane_moments(NormExtent, NormRows<const T>, const T*, double*, double*);                           \
-  template void plane_grad_sums(NormExtent, NormRows<const T>, NormRows<const T>, NormCoefficients<T>,              \
-                                NormActivationGrad<T>, double*, double*);                                           \
-  template void plane_normalize(NormExtent, NormCoefficients<T>, Activation, NormRows<const T>, NormRows<const T>,  \
-                                NormRows<T>);                                                                       \
-  template void plane_input_grad(NormExtent, NormGradCoefficients<T>, bool, NormRows<const T>, NormRows<const T>,   \
-                                 NormRows<T>)
+#define D2L_INSTANTIATE(E)                                                                                          \
+  template void column_centers(NormExtent, NormRows<const E>, computed_t<E>*);                                      \
+  template void column_moments(NormExtent, NormRows<const E>, const computed_t<E>*, double*, double*);              \
+  template void column_grad_sums(NormExtent, NormRows<const E>, NormRows<const E>, NormCoefficients<computed_t<E>>, \
+                                 NormActivationGrad<E>, double*, double*);                                          \
+  template void column_normalize(NormExtent, NormCoefficients<computed_t<E>>, Activation, NormRows<const E>,        \
+                                 NormRows<const E>, NormRows<E>);                                                   \
+  template void column_input_grad(NormExtent, NormGradCoefficients<computed_t<E>>, bool, NormRows<const E>,         \
+                                  NormRows<const E>, NormRows<E>);                                                  \
+  template void plane_center(NormExtent, NormRows<const E>, computed_t<E>*);                                        \
+  template void plane_moments(NormExtent, NormRows<const E>, const computed_t<E>*, double*, double*);               \
+  template void plane_grad_sums(NormExtent, NormRows<const E>, NormRows<const E>, NormCoefficients<computed_t<E>>,  \
+                                NormActivationGrad<E>, double*, double*);                                           \
+  template void plane_normalize(NormExtent, NormCoefficients<computed_t<E>>, Activation, NormRows<const E>,         \
+                                NormRows<const E>, NormRows<E>);                                                    \
+  template void plane_input_grad(NormExtent, NormGradCoefficients<computed_t<E>>, bool, NormRows<const E>,          \
+                                 NormRows<const E>, NormRows<E>)
 
 D2L_INSTANTIATE(float);
 D2L_INSTANTIATE(double);
+D2L_INSTANTIATE(BFloat16);
 
 #undef D2L_INSTANTIATE
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -44,44 +45,48 @@ struct NormGradCoefficients {
 
 // What grad_output is taken through before it is summed: nothing, or an activation, by its output, or without one by
 // what the input is normalised to. That leaves the result in `through`; of a ReLU without it, the sign is asked again.
-template <typename T>
+template <typename E>
 struct NormActivationGrad {
   Activation activation;
-  NormRows<const T> output;
-  NormRows<T> through;
+  NormRows<const E> output;
+  NormRows<E> through;
 };
 
 // Coefficients and sums: one for each column, or one for the planes. Sums are added to what is there. `sum` and
 // `squares` are those of input - center, where norm_centers chooses the center among the input's values; `sum` and
 // `product` those of grad_output and of grad_output * (input - center).
-#define D2L_BATCH_NORM_KERNELS(capability)                                                                            \
-  namespace capability {                                                                                              \
-  template <typename T>                                                                                               \
-  void column_centers(NormExtent work, NormRows<const T> input, T* center);                                           \
-  template <typename T>                                                                                               \
-  void column_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);       \
-  template <typename T>                                                                                               \
-  void column_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                      \
-                        NormCoefficients<T> by, NormActivationGrad<T> before, double* sum, double* product);          \
-  template <typename T>                                                                                               \
-  void column_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,      \
-                        NormRows<const T> residual, NormRows<T> output);                                              \
-  template <typename T>                                                                                               \
-  void column_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output, \
-                         NormRows<const T> input, NormRows<T> grad_input);                                            \
-  template <typename T>                                                                                               \
-  void plane_center(NormExtent work, NormRows<const T> input, T* center);                                             \
-  template <typename T>                                                                                               \
-  void plane_moments(NormExtent work, NormRows<const T> input, const T* center, double* sum, double* squares);        \
-  template <typename T>                                                                                               \
-  void plane_grad_sums(NormExtent work, NormRows<const T> grad_output, NormRows<const T> input,                       \
-                       NormCoefficients<T> by, NormActivationGrad<T> before, double* sum, double* product);           \
-  template <typename T>                                                                                               \
-  void plane_normalize(NormExtent work, NormCoefficients<T> by, Activation activation, NormRows<const T> input,       \
-                       NormRows<const T> residual, NormRows<T> output);                                               \
-  template <typename T>                                                                                               \
-  void plane_input_grad(NormExtent work, NormGradCoefficients<T> by, bool accumulate, NormRows<const T> grad_output,  \
-                        NormRows<const T> input, NormRows<T> grad_input);                                             \
+#define D2L_BATCH_NORM_KERNELS(capability)                                                                \
+  namespace capability {                                                                                  \
+  template <typename E>                                                                                   \
+  void column_centers(NormExtent work, NormRows<const E> input, computed_t<E>* center);                   \
+  template <typename E>                                                                                   \
+  void column_moments(NormExtent work, NormRows<const E> input, const computed_t<E>* center, double* sum, \
+                      double* squares);                                                                   \
+  template <typename E>                                                                                   \
+  void column_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,          \
+                        NormCoefficients<computed_t<E>> by, NormActivationGrad<E> before, double* sum,    \
+                        double* product);                                                                 \
+  template <typename E>                                                                                   \
+  void column_normalize(NormExtent work, NormCoefficients<computed_t<E>> by, Activation activation,       \
+                        NormRows<const E> input, NormRows<const E> residual, NormRows<E> output);         \
+  template <typename E>                                                                                   \
+  void column_input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, bool accumulate,        \
+                         NormRows<const E> grad_output, NormRows<const E> input, NormRows<E> grad_input); \
+  template <typename E>                                                                                   \
+  void plane_center(NormExtent work, NormRows<const E> input, computed_t<E>* center);                     \
+  template <typename E>                                                                                   \
+  void plane_moments(NormExtent work, NormRows<const E> input, const computed_t<E>* center, double* sum,  \
+                     double* squares);                                                                    \
+  template <typename E>                                                                                   \
+  void plane_grad_sums(NormExtent work, NormRows<const E> grad_output, NormRows<const E> input,           \
+                       NormCoefficients<computed_t<E>> by, NormActivationGrad<E> before, double* sum,     \
+                       double* product);                                                                  \
+  template <typename E>                                                                                   \
+  void plane_normalize(NormExtent work, NormCoefficients<computed_t<E>> by, Activation activation,        \
+                       NormRows<const E> input, NormRows<const E> residual, NormRows<E> output);          \
+  template <typename E>                                                                                   \
+  void plane_input_grad(NormExtent work, NormGradCoefficients<computed_t<E>> by, bool accumulate,         \
+                        NormRows<const E> grad_output, NormRows<const E> input, NormRows<E> grad_input);  \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_BATCH_NORM_KERNELS)
