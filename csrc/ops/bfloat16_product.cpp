@@ -9,37 +9,57 @@ namespace d2l {
 namespace {
 
 using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Planes of fewer pixels are transposed: half a vector of them would be empty.
+constexpr int64_t kLeastPlane = 32;
 
 const uint16_t* bits_of(const Tensor& tensor) {
   return reinterpret_cast<const uint16_t*>(tensor.const_data_ptr<at::BFloat16>());
 }
 
-// A matrix as pairs of values that follow one another in its rows. In place where they lie so, else a copy.
-struct Pairs {
-  Tensor storage;
-  const cpu::BFloat16Pair* data;
-  int64_t row, depth;  // strides in pairs; one is 1
+bool begins_at_a_pair(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(bits_of(tensor)) % 4 == 0; }
 
-  explicit Pairs(const Tensor& matrix) {
-    const int64_t rows = matrix.size(0), columns = matrix.size(1), count = (columns + 1) / 2;
-    if (matrix.stride(0) == 1 && rows > 1) {
-      storage = at::empty({count, rows}, matrix.options().dtype(at::kInt));
-      auto* to = reinterpret_cast<cpu::BFloat16Pair*>(storage.mutable_data_ptr<int>());
-      cpu::pair_neighbours(bits_of(matrix), matrix.stride(1), rows, columns, to);
-      data = to;
-      row = 1;
-      depth = rows;
+// A matrix whose columns are the depth, copied unless it lies as the product reads it.
+struct Matrix {
+  Tensor storage;
+  cpu::BFloat16Matrix matrix;
+
+  explicit Matrix(const Tensor& given) : storage(given) {
+    const int64_t rows = given.size(0), columns = given.size(1);
+    if (given.stride(0) == 1 && rows > 1) {
+      matrix = {bits_of(given), 1, given.stride(1), true, 0};
       return;
     }
-    storage = matrix;
-    const bool lies_in_pairs = columns % 2 == 0 && matrix.stride(1) == 1 && (rows == 1 || matrix.stride(0) % 2 == 0) &&
-                               reinterpret_cast<uintptr_t>(bits_of(matrix)) % sizeof(cpu::BFloat16Pair) == 0;
-    if (!lies_in_pairs) storage = at::constant_pad_nd(matrix, {0, columns % 2}).contiguous();
-    data = reinterpret_cast<const cpu::BFloat16Pair*>(bits_of(storage));
-    row = rows == 1 ? count : storage.stride(0) / 2;
-    depth = 1;
+    const bool lies_in_pairs =
+        columns % 2 == 0 && given.stride(1) == 1 && (rows == 1 || given.stride(0) % 2 == 0) && begins_at_a_pair(given);
+    if (!lies_in_pairs) storage = at::constant_pad_nd(given, {0, columns % 2}).contiguous();
+    matrix = {bits_of(storage), rows == 1 ? columns + columns % 2 : storage.stride(0), 1, false, 0};
   }
 };
+
+// Of float32, or undefined.
+Tensor bias_of(const OptionalTensor& bias) { return bias.has_value() ? bias->to(at::kFloat).contiguous() : Tensor(); }
+
+cpu::BFloat16Gemm problem_of(int64_t rows, int64_t columns, int64_t depth, const Tensor& bias, const Tensor& output,
+                             Activation activation) {
+  cpu::BFloat16Gemm problem{};
+  problem.rows = rows;
+  problem.columns = columns;
+  problem.depth = depth;
+  problem.bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
+  problem.c = reinterpret_cast<uint16_t*>(output.mutable_data_ptr<at::BFloat16>());
+  problem.activation = activation;
+  problem.images = 1;
+  return problem;
+}
+
+// The channels of each pixel as a row; a view of a channels_last map.
+Tensor rows_of(const Tensor& map) {
+  return map.contiguous(at::MemoryFormat::ChannelsLast).permute({0, 2, 3, 1}).reshape({-1, map.size(1)});
+}
+
+int64_t plane_of(const Tensor& map) { return map.size(2) * map.size(3); }
 
 }  // namespace
 
@@ -47,23 +67,56 @@ bool has_bfloat16_product(const Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 && tensor.device().is_cpu() && cpu::has_bfloat16_gemm();
 }
 
-void bfloat16_product(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                      const Tensor& output, Activation activation) {
-  const Pairs a(input), b(weight);
-  const Tensor bias32 = bias.has_value() ? bias->to(at::kFloat).contiguous() : Tensor();
-  cpu::BFloat16Gemm problem{};
-  problem.rows = input.size(0);
-  problem.columns = weight.size(0);
-  problem.depth = (input.size(1) + 1) / 2;
-  problem.a = a.data;
-  problem.a_row = a.row;
-  problem.a_depth = a.depth;
-  problem.b = b.data;
-  problem.b_column = b.row;
-  problem.b_depth = b.depth;
-  problem.bias = bias32.defined() ? bias32.const_data_ptr<float>() : nullptr;
-  problem.c = reinterpret_cast<uint16_t*>(output.mutable_data_ptr<at::BFloat16>());
-  problem.activation = activation;
+void bfloat16_product(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output,
+                      Activation activation) {
+  const Matrix a(input), b(weight);
+  const Tensor bias32 = bias_of(bias);
+  cpu::BFloat16Gemm problem = problem_of(input.size(0), weight.size(0), input.size(1), bias32, output, activation);
+  problem.a = a.matrix;
+  problem.b = b.matrix;
+  cpu::gemm(problem);
+}
+
+void bfloat16_pointwise(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output,
+                        Activation activation) {
+  if (output.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+    bfloat16_product(rows_of(input), weight, bias, rows_of(output), activation);
+    return;
+  }
+  const int64_t plane = plane_of(input), channels = input.size(1);
+  if (plane < kLeastPlane) {
+    const Tensor rows = at::empty(output.sizes(), output.options().memory_format(at::MemoryFormat::ChannelsLast));
+    bfloat16_pointwise(input, weight, bias, rows, activation);
+    output.copy_(rows);
+    return;
+  }
+  // Each image by itself: the weight times its planes.
+  const Matrix a(weight);
+  const Tensor x = input.contiguous(), bias32 = bias_of(bias);
+  cpu::BFloat16Gemm problem = problem_of(weight.size(0), plane, channels, bias32, output, activation);
+  problem.a = a.matrix;
+  problem.b = {bits_of(x), 1, plane, true, channels * plane};
+  problem.is_row_bias = bias32.defined();
+  problem.images = input.size(0);
+  cpu::gemm(problem);
+}
+
+void bfloat16_pointwise_weight_grad(const Tensor& grad_output, const Tensor& input, const Tensor& grad_weight) {
+  const int64_t plane = plane_of(input), rows = grad_output.size(1), columns = input.size(1);
+  if (!grad_output.is_contiguous() || plane % 2 != 0 || plane < kLeastPlane) {
+    bfloat16_product(rows_of(grad_output).t(), rows_of(input).t(), std::nullopt, grad_weight, Activation::none);
+    return;
+  }
+  const auto in_pairs = [](const Tensor& map) {
+    const Tensor dense = map.contiguous();
+    return begins_at_a_pair(dense) ? dense : dense.clone();
+  };
+  const Tensor dy = in_pairs(grad_output), x = in_pairs(input);
+  cpu::BFloat16Gemm problem = problem_of(rows, columns, plane, {}, grad_weight, Activation::none);
+  problem.a = {bits_of(dy), plane, 1, false, rows * plane};
+  problem.b = {bits_of(x), plane, 1, false, columns * plane};
+  problem.images = input.size(0);
+  problem.adds_images = true;
   cpu::gemm(problem);
 }
 

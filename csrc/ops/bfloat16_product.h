@@ -17,4 +17,13 @@ bool has_bfloat16_product(const at::Tensor& tensor);
 void bfloat16_product(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                       const at::Tensor& output, Activation activation);
 
+// A 1x1 convolution of all pixels, its channels multiplied by the matrix `weight` (output channels, input channels)
+// with any strides. Maps may have any format; that of `output`, which is NCHW or NHWC, decides how it is computed.
+void bfloat16_pointwise(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                        const at::Tensor& output, Activation activation);
+
+// Its weight gradient: a contiguous matrix, from maps of which the first decides.
+void bfloat16_pointwise_weight_grad(const at::Tensor& grad_output, const at::Tensor& input,
+                                    const at::Tensor& grad_weight);
+
 }  // namespace d2l

@@ -161,11 +161,6 @@ bool takes_elements(const Conv2dShape& shape, cpu::Conv2dPass pass, const Tensor
   return is_element_type(map) && cpu::conv2d_takes_bfloat16(shape, pass);
 }
 
-// The channels of each pixel as a row; a view of a channels_last map.
-Tensor rows_of(const Tensor& map) {
-  return map.contiguous(at::MemoryFormat::ChannelsLast).permute({0, 2, 3, 1}).reshape({-1, map.size(1)});
-}
-
 // The map, or memory for one of its size in that format.
 Tensor in_channels_last(const Tensor& map) {
   if (map.is_contiguous(at::MemoryFormat::ChannelsLast)) return map;
@@ -236,9 +231,8 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     return y.contiguous(format);
   }
   if (is_bfloat16_product(shape, input)) {
-    const Tensor y = in_channels_last(output);
-    bfloat16_product(rows_of(input), weight.flatten(1), bias, rows_of(y), activation);
-    return y.contiguous(format);
+    bfloat16_pointwise(input, weight.flatten(1), bias, output, activation);
+    return output;
   }
   if (is_16_bit(input)) {
     const Tensor w = weight.to(at::kFloat);
@@ -295,9 +289,8 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
     return dx.contiguous(format);
   }
   if (is_bfloat16_product(shape, grad_output)) {
-    const Tensor dx = in_channels_last(grad_input);
-    bfloat16_product(rows_of(grad_output), weight.flatten(1).t(), std::nullopt, rows_of(dx), Activation::none);
-    return dx.contiguous(format);
+    bfloat16_pointwise(grad_output, weight.flatten(1).t(), std::nullopt, grad_input, Activation::none);
+    return grad_input;
   }
   if (is_16_bit(grad_output)) {
     const Tensor w = weight.to(at::kFloat);
@@ -343,9 +336,8 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
     return dw.contiguous(format);
   }
   if (is_bfloat16_product(shape, grad_output)) {
-    const Tensor dw = in_channels_last(grad_weight);
-    bfloat16_product(rows_of(grad_output).t(), rows_of(input).t(), std::nullopt, rows_of(dw), Activation::none);
-    return dw.contiguous(format);
+    bfloat16_pointwise_weight_grad(grad_output, input, grad_weight.flatten(1));
+    return grad_weight;
   }
   if (is_16_bit(grad_output) && !takes_elements(shape, cpu::Conv2dPass::weight_grad, grad_output)) {
     return conv2d_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), weight_size, stride, padding, dilation,

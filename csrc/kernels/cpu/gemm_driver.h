@@ -11,7 +11,6 @@
 #pragma once
 
 #include "kernels/cpu/cache.h"
-#include "kernels/cpu/gemm.h"
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/gemm_microkernel.h"
@@ -53,34 +52,95 @@ struct Grid {
   int64_t rows, columns, depth;
 };
 
+// Few rows, and the depth of b contiguous: b is streamed column by column.
+template <typename T>
+bool is_for_dots(const Product<T>& problem) {
+  const bool is_large = problem.columns * problem.depth * static_cast<int64_t>(sizeof(T)) >= kLargeBytes;
+  return problem.rows <= (is_large ? 8 : 2) * kDotRows && problem.runs == 1 && !problem.a.adjacent &&
+         problem.b.depth == 1 && !problem.is_row_bias;
+}
+
+// Few rows or little depth, and the columns of b contiguous.
+template <typename T>
+bool is_for_sums(const Product<T>& problem) {
+  return problem.depth > 0 && problem.runs == 1 && problem.b.adjacent &&
+         (problem.rows <= kSumRows || problem.depth <= kLittleDepth);
+}
+
+template <typename T>
+int64_t threads_for(const Product<T>& problem) {
+  return clamp(problem.rows * problem.columns * problem.depth * problem.runs / kGrain, 1, max_threads());
+}
+
+template <typename T>
+int64_t deepest_block(const Product<T>& problem) {
+  return (problem.b.adjacent ? kShortDepthBytes : kDepthBytes) / static_cast<int64_t>(sizeof(T));
+}
+
+// Whether sums that are to be rounded can be so while they are in registers.
+template <typename T>
+bool can_round_registers(const Product<T>& problem) {
+  return problem.activation == Activation::none || problem.activation == Activation::relu;
+}
+
+// Whether sums that are to be rounded are kept in memory before.
+template <typename T>
+bool keeps_sums(const Product<T>& problem) {
+  if (!can_round_registers(problem) || is_for_dots(problem)) return true;
+  if (is_for_sums(problem)) return problem.depth > kLittleDepth;
+  return problem.runs > 1 || problem.depth > deepest_block(problem);
+}
+
+#if defined(__AVX512BF16__)
+template <typename T>
+void round_all(const T* from, int64_t count, Value<T>* to) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= count; i += kLanes<T>) store_value<T>(to + i, load(from + i));
+  if (i < count) store_value<T>(to + i, load_partial(from + i, count - i), count - i);
+}
+#endif
+
 template <typename T>
 struct Driver {
-  const Gemm<T>& problem;
-  int64_t depth_block, row_block, column_block;
-  bool copies_a, streams;
+  const Product<T>& problem;
+  int64_t depth_block, blocks_per_run, row_block, column_block;
+  bool copies_a, streams, rounds_tiles;
   Grid grid;
+  Sums<T> sums;
 
-  explicit Driver(const Gemm<T>& p) : problem(p) {
+  // Keeps sums in this thread's workspace where they are needed and cannot be in c.
+  explicit Driver(const Product<T>& p) : problem(p) {
     const int64_t size = sizeof(T);
-    const int64_t most = (p.b_column == 1 ? kShortDepthBytes : kDepthBytes) / size;
+    const int64_t most = deepest_block(p);
     depth_block = ceil_div(max(1, p.depth), ceil_div(max(1, p.depth), most));
     depth_block = ceil_div(depth_block, kLanes<T>) * kLanes<T>;
+    blocks_per_run = ceil_div(max(1, p.depth), depth_block);
     const int64_t fitting = kBlockBytes / (depth_block * size);
     row_block = max(1, fitting / kGemmRows) * kGemmRows;
     column_block = max(1, fitting / kGemmColumns<T>) * kGemmColumns<T>;
-    const bool aliased = p.a_row * size % kAliasedBytes == 0 && p.rows > 1;
-    copies_a = p.a_depth != 1 || (aliased && p.columns > kGemmColumns<T>);
-    streams = p.depth <= depth_block && p.activation == Activation::none && p.progress.report == nullptr &&
-              p.rows * p.columns * size >= kStreamedBytes && p.columns % kLanes<T> == 0 && p.c_row % kLanes<T> == 0 &&
-              reinterpret_cast<uintptr_t>(p.c) % kVectorBytes == 0;
+    const bool aliased = p.a.distance() * size % kAliasedBytes == 0 && p.rows > 1;
+    copies_a = p.a.adjacent || (aliased && p.columns > kGemmColumns<T>);
+    constexpr int64_t kValueBytes = sizeof(Value<T>);
+    streams = blocks() == 1 && p.activation == Activation::none && p.progress.report == nullptr &&
+              p.rows * p.columns * kValueBytes >= kStreamedBytes && p.columns % kLanes<T> == 0 &&
+              p.c_row % kLanes<T> == 0 && reinterpret_cast<uintptr_t>(p.c) % (kLanes<T> * kValueBytes) == 0;
+    rounds_tiles = kRounds && can_round_registers(p);
     grid = choose_grid();
+    if constexpr (kRounds) {
+      sums = {nullptr, p.columns};
+      if (keeps_sums(p)) sums.data = static_cast<T*>(workspace(Workspace::sums, p.rows * p.columns * size));
+    } else {
+      sums = {p.c, p.c_row};
+    }
   }
+
+  int64_t blocks() const { return problem.runs * blocks_per_run; }
 
   // The parts whose slowest thread has the least to do: tiles to compute, then elements to read.
   Grid choose_grid() const {
-    const int64_t threads = clamp(problem.rows * problem.columns * problem.depth / kGrain, 1, max_threads());
+    const int64_t threads = threads_for(problem);
     const int64_t tiles = ceil_div(problem.rows, kGemmRows), panels = ceil_div(problem.columns, kGemmColumns<T>);
-    const int64_t depths = ceil_div(problem.depth, depth_block);
+    const int64_t depths = blocks();
     const int64_t c_bytes = problem.rows * problem.columns * static_cast<int64_t>(sizeof(T));
     Grid best{1, 1, 1};
     double least = 0;
@@ -106,41 +166,46 @@ struct Driver {
     const int64_t tasks = grid.rows * grid.columns * grid.depth;
     if (grid.depth == 1) {
       parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) run_task(task, problem.c, problem.c_row, true);
+        for (int64_t task = begin; task < end; ++task) run_task(task, sums, true);
         if (streams) finish_streaming();
         trim_workspace(Workspace::task);
       });
       return;
     }
     const int64_t row = ceil_div(problem.columns, kLanes<T>) * kLanes<T>, slice = problem.rows * row;
-    T* sums = static_cast<T*>(workspace(Workspace::call, grid.depth * slice * static_cast<int64_t>(sizeof(T))));
+    T* slices = static_cast<T*>(workspace(Workspace::call, grid.depth * slice * static_cast<int64_t>(sizeof(T))));
     parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
-        run_task(task, sums + task / (grid.rows * grid.columns) * slice, row, false);
+        run_task(task, {slices + task / (grid.rows * grid.columns) * slice, row}, false);
       }
       trim_workspace(Workspace::task);
     });
     parallel_for(0, problem.rows, max(1, kGrain / 8 / row), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) add_slices(sums + i * row, slice, i);
+      for (int64_t i = begin; i < end; ++i) add_slices(slices + i * row, slice, i);
     });
     trim_workspace(Workspace::call);
   }
 
-  void add_slices(const T* sums, int64_t slice, int64_t row) const {
+  // The sum of a row takes the place of the first slice's before it is rounded.
+  void add_slices(T* slices, int64_t slice, int64_t row) const {
+    T* const to = kRounds ? slices : sums.data + row * sums.row;
     for (int64_t j = 0; j < problem.columns; j += kLanes<T>) {
       const int64_t lanes = min(kLanes<T>, problem.columns - j);
-      vec_t<T> sum = problem.bias == nullptr ? vec_t<T>{} : load_partial(problem.bias + j, lanes);
-      for (int64_t i = 0; i < grid.depth; ++i) sum += load(sums + i * slice + j);
-      store_partial(problem.c + row * problem.c_row + j, sum, lanes);
+      vec_t<T> sum{};
+      if (problem.bias != nullptr) {
+        sum = problem.is_row_bias ? broadcast(problem.bias[row]) : load_partial(problem.bias + j, lanes);
+      }
+      for (int64_t i = 0; i < grid.depth; ++i) sum += load(slices + i * slice + j);
+      store_partial(to + j, sum, lanes);
     }
-    activate(problem.c + row * problem.c_row, problem.columns, problem.activation);
+    finish(to, problem.columns, problem.c + row * problem.c_row, 1, problem.columns);
   }
 
-  void run_task(int64_t task, T* c, int64_t c_row, bool finishes) const {
+  void run_task(int64_t task, const Sums<T>& to, bool finishes) const {
     const Range columns = part_of(problem.columns, kGemmColumns<T>, grid.columns, task % grid.columns);
     task /= grid.columns;
     const Range rows = part_of(problem.rows, kGemmRows, grid.rows, task % grid.rows);
-    const Range depth = part_of(problem.depth, depth_block, grid.depth, task / grid.rows);
+    const Range own_blocks = part_of(blocks(), 1, grid.depth, task / grid.rows);
     if (rows.size() == 0 || columns.size() == 0) return;
     const bool is_one_block = rows.size() <= row_block;
     const int64_t packed_columns = is_one_block ? min(column_block, columns.size()) : columns.size();
@@ -149,42 +214,45 @@ struct Driver {
     T* packed_b = static_cast<T*>(workspace(Workspace::task, (b_size + a_size) * static_cast<int64_t>(sizeof(T))));
     T* copied_a = packed_b + b_size;
     ProgressReporter reporter(problem.progress, rows.begin);
-    int64_t d = depth.begin;
-    do {
-      const Range block{d, min(d + depth_block, depth.end)};
-      const bool is_first = d == depth.begin, is_last = block.end == depth.end;
-      if (!is_one_block) pack_b(block, columns, packed_b);
+    for (int64_t i = own_blocks.begin; i < own_blocks.end; ++i) {
+      const Steps steps = steps_of(i);
+      const bool is_first = i == own_blocks.begin, is_last = i + 1 == own_blocks.end;
+      if (!is_one_block) pack_b(steps, columns, packed_b);
       for (int64_t row = rows.begin; row < rows.end; row += row_block) {
         const Range block_rows{row, min(row + row_block, rows.end)};
-        if (copies_a) copy_a(block, block_rows, copied_a);
+        if (copies_a) copy_a(steps, block_rows, copied_a);
         for (int64_t column = columns.begin; column < columns.end; column += column_block) {
           const Range block_columns{column, min(column + column_block, columns.end)};
-          if (is_one_block) pack_b(block, block_columns, packed_b);
+          if (is_one_block) pack_b(steps, block_columns, packed_b);
           const T* b = packed_b + (is_one_block ? 0 : panel_offset((column - columns.begin) / kGemmColumns<T>));
-          LinePrefetch next = is_one_block ? next_b(block, columns, block_columns.end) : LinePrefetch{};
+          LinePrefetch next = is_one_block ? next_b(steps, columns, block_columns.end) : LinePrefetch{};
           const bool is_whole = block_columns.size() == problem.columns && finishes && is_last;
-          run_block(block, block_rows, block_columns, copied_a, b, c, c_row, is_first, finishes, is_last, next,
+          run_block(steps, block_rows, block_columns, copied_a, b, to, is_first, finishes, is_last, next,
                     is_whole ? &reporter : nullptr);
         }
         if (finishes && is_last && columns.size() == problem.columns) reporter.finished(block_rows.end);
       }
-      d = block.end;
-    } while (d < depth.end);
+    }
+  }
+
+  Steps steps_of(int64_t block) const {
+    const int64_t begin = block % blocks_per_run * depth_block;
+    return {block / blocks_per_run, begin, min(begin + depth_block, problem.depth)};
   }
 
   // Panels begin in different sets of the cache.
   int64_t panel_offset(int64_t panel) const { return panel * (depth_block * kGemmColumns<T> + kLanes<T>); }
 
-  void pack_b(Range depth, Range columns, T* packed) const {
-    const T* from = problem.b + depth.begin * problem.b_depth + columns.begin * problem.b_column;
+  void pack_b(Steps steps, Range columns, T* packed) const {
     const int64_t panels = ceil_div(columns.size(), kGemmColumns<T>);
-    if (problem.b_column == 1) {
-      for (int64_t d = 0; d < depth.size(); ++d, from += problem.b_depth) {
+    if (problem.b.adjacent) {
+      for (int64_t d = 0; d < steps.size(); ++d) {
+        const Neighbours<T> from = problem.b.neighbours(columns.begin, steps.begin + d, steps.run);
         for (int64_t panel = 0; panel < panels; ++panel) {
           const int64_t column = panel * kGemmColumns<T>, width = panel_width(columns.size() - column);
           T* to = packed + panel_offset(panel) + d * width;
           for (int64_t v = 0; v < width; v += kLanes<T>) {
-            store(to + v, load_partial(from + column + v, clamp(columns.size() - column - v, 0, kLanes<T>)));
+            store(to + v, from.at(column + v, clamp(columns.size() - column - v, 0, kLanes<T>)));
           }
         }
       }
@@ -194,8 +262,9 @@ struct Driver {
       const int64_t column = panel * kGemmColumns<T>, width = panel_width(columns.size() - column);
       const int64_t count = min(width, columns.size() - column);
       T* to = packed + panel_offset(panel);
-      if (count < width) __builtin_memset(to, 0, static_cast<size_t>(depth.size() * width) * sizeof(T));
-      transpose<T>(from + column * problem.b_column, problem.b_column, count, depth.size(), to, width);
+      if (count < width) __builtin_memset(to, 0, static_cast<size_t>(steps.size() * width) * sizeof(T));
+      const T* from = problem.b.at(columns.begin + column, steps.begin, steps.run);
+      transpose<T>(from, problem.b.distance(), count, steps.size(), to, width);
     }
   }
 
@@ -207,26 +276,26 @@ struct Driver {
   int64_t copied_row() const { return depth_block + kLanes<T>; }
   int64_t copied_tile() const { return kGemmRows * depth_block + kGemmColumns<T>; }
   int64_t a_block_size(int64_t rows) const {
-    return problem.a_depth == 1 ? rows * copied_row() : ceil_div(rows, kGemmRows) * copied_tile();
+    return problem.a.adjacent ? ceil_div(rows, kGemmRows) * copied_tile() : rows * copied_row();
   }
 
-  void copy_a(Range depth, Range rows, T* to) const {
-    const T* from = problem.a + rows.begin * problem.a_row + depth.begin * problem.a_depth;
-    if (problem.a_depth == 1) {
+  void copy_a(Steps steps, Range rows, T* to) const {
+    if (!problem.a.adjacent) {
       for (int64_t i = 0; i < rows.size(); ++i) {
-        __builtin_memcpy(to + i * copied_row(), from + i * problem.a_row,
-                         static_cast<size_t>(depth.size()) * sizeof(T));
+        __builtin_memcpy(to + i * copied_row(), problem.a.at(rows.begin + i, steps.begin, steps.run),
+                         static_cast<size_t>(steps.size()) * sizeof(T));
       }
       return;
     }
     const int64_t tiles = ceil_div(rows.size(), kGemmRows);
-    for (int64_t d = 0; d < depth.size(); ++d, from += problem.a_depth) {
+    for (int64_t d = 0; d < steps.size(); ++d) {
+      const Neighbours<T> from = problem.a.neighbours(rows.begin, steps.begin + d, steps.run);
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const Range part = tile_rows(rows.size(), tile);
         T* tile_to = to + tile * copied_tile() + d * kGemmRows;
         // The lanes beyond the tile are overwritten by the next step.
         for (int64_t i = part.begin; i < part.end; i += kLanes<T>) {
-          store(tile_to + i - part.begin, load_partial(from + i, min(kLanes<T>, part.end - i)));
+          store(tile_to + i - part.begin, from.at(i, min(kLanes<T>, part.end - i)));
         }
       }
     }
@@ -238,135 +307,145 @@ struct Driver {
     return {tile * rows / tiles, (tile + 1) * rows / tiles};
   }
 
-  void run_block(Range depth, Range rows, Range columns, const T* copied_a, const T* packed_b, T* c, int64_t c_row,
+  void run_block(Steps steps, Range rows, Range columns, const T* copied_a, const T* packed_b, const Sums<T>& to,
                  bool is_first, bool finishes, bool is_last, LinePrefetch& next, ProgressReporter* reporter) const {
     const int64_t tiles = ceil_div(rows.size(), kGemmRows), panels = ceil_div(columns.size(), kGemmColumns<T>);
+    const bool completes = finishes && is_last, rounds = rounds_tiles && completes;
+    const T* const bias = finishes && is_first ? problem.bias : nullptr;
+    alignas(kVectorBytes) T start[kGemmRows * kGemmColumns<T>];
     GemmTile<T> t{};
-    t.depth = depth.size();
-    t.c_row = c_row;
-    t.streams = streams && finishes;
+    t.start = start;
+    t.start_row = problem.is_row_bias ? kGemmColumns<T> : 0;
+    t.depth = steps.size();
+    t.c_row = to.row;
+    t.rounded_row = problem.c_row;
+    t.is_relu = problem.activation == Activation::relu;
+    t.streams = !kRounds && streams && finishes;
     t.next = &next;
     const bool fetches_b = next.count > 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const Range part = tile_rows(rows.size(), tile);
-      set_a(t, depth, rows, tile, part, copied_a);
-      if (!fetches_b) next = next_a(depth, rows, tile + 1);
-      T* tile_c = c + (rows.begin + part.begin) * c_row + columns.begin;
+      const int64_t row = rows.begin + part.begin;
+      set_a(t, steps, rows, tile, part, copied_a);
+      if (!fetches_b) next = next_a(steps, rows, tile + 1);
+      if (problem.is_row_bias) {
+        for (int64_t i = 0; i < part.size(); ++i) {
+          for (int64_t j = 0; j < kGemmColumns<T>; ++j) start[i * kGemmColumns<T> + j] = bias ? bias[row + i] : 0;
+        }
+      }
+      T* tile_c = to.data + row * to.row + columns.begin;
+      Value<T>* result = problem.c + row * problem.c_row + columns.begin;
       for (int64_t panel = 0; panel < panels; ++panel) {
         const int64_t column = panel * kGemmColumns<T>, width = panel_width(columns.size() - column);
         const int64_t count = min(width, columns.size() - column);
-        T start[kGemmColumns<T>] = {};
-        if (finishes && problem.bias != nullptr && is_first) {
-          __builtin_memcpy(start, problem.bias + columns.begin + column, static_cast<size_t>(count) * sizeof(T));
+        for (int64_t v = 0; v < kGemmColumns<T> && !problem.is_row_bias; v += kLanes<T>) {
+          const int64_t lanes = clamp(count - v, 0, kLanes<T>);
+          store(start + v, bias == nullptr ? vec_t<T>{} : load_partial(bias + columns.begin + column + v, lanes));
         }
         t.b = packed_b + panel_offset(panel);
         t.b_depth = width;
-        t.start = start;
         t.adds = !is_first;
         t.c = tile_c + column;
+        t.rounded = rounds ? result + column : nullptr;
         t.last_lanes = count - (width - kLanes<T>);
         const int64_t calls = (fetches_b ? (tiles - tile) * panels : panels) - panel;
-        t.share = next.share(calls, depth.size());
-        gemm_function<T>(part.size(), width > kLanes<T>, problem.a_depth != 1)(t);
+        t.share = next.share(calls, steps.size());
+        gemm_function<T>(part.size(), width > kLanes<T>, problem.a.adjacent)(t);
       }
-      if (finishes && is_last) activate_rows(tile_c, c_row, part.size(), columns.size());
+      if (completes && !rounds) finish(tile_c, to.row, result, part.size(), columns.size());
       if (reporter != nullptr) reporter->finished(rows.begin + part.end);
     }
   }
 
   // The block of b from column `column` on, as it lies in memory.
-  LinePrefetch next_b(Range depth, Range columns, int64_t column) const {
-    const int64_t count = min(column_block, columns.end - column);
+  LinePrefetch next_b(Steps steps, Range columns, int64_t column) const {
+    const int64_t count = min(column_block, columns.end - column), values = steps.size() * kStepValues;
     if (count <= 0) return {};
-    const T* start = problem.b + depth.begin * problem.b_depth + column * problem.b_column;
-    if (problem.b_column == 1) return LinePrefetch::of(start, count, depth.size(), problem.b_depth);
-    return LinePrefetch::of(start, depth.size(), count, problem.b_column);
+    const Value<T>* start = problem.b.values_at(column, steps.begin, steps.run);
+    if (problem.b.adjacent) return LinePrefetch::of(start, count, values, problem.b.depth);
+    return LinePrefetch::of(start, values, count, problem.b.line);
   }
 
   // A tile of rows of a that is read in place.
-  LinePrefetch next_a(Range depth, Range rows, int64_t tile) const {
+  LinePrefetch next_a(Steps steps, Range rows, int64_t tile) const {
     if (copies_a || tile >= ceil_div(rows.size(), kGemmRows)) return {};
     const Range part = tile_rows(rows.size(), tile);
-    const T* start = problem.a + (rows.begin + part.begin) * problem.a_row + depth.begin;
-    return LinePrefetch::of(start, depth.size(), part.size(), problem.a_row);
+    return LinePrefetch::of(problem.a.at(rows.begin + part.begin, steps.begin, steps.run), steps.size(), part.size(),
+                            problem.a.distance());
   }
 
-  void set_a(GemmTile<T>& t, Range depth, Range rows, int64_t tile, Range part, const T* copied) const {
-    t.a_row = problem.a_row;
-    t.a_depth = problem.a_depth;
-    if (!copies_a) {
-      t.a = problem.a + (rows.begin + part.begin) * problem.a_row + depth.begin * problem.a_depth;
-    } else if (problem.a_depth == 1) {
-      t.a = copied + part.begin * copied_row();
-      t.a_row = copied_row();
-    } else {
+  void set_a(GemmTile<T>& t, Steps steps, Range rows, int64_t tile, Range part, const T* copied) const {
+    if (problem.a.adjacent) {
       t.a = copied + tile * copied_tile();
+      t.a_row = 1;
       t.a_depth = kGemmRows;
-    }
-  }
-
-  void activate_rows(T* c, int64_t c_row, int64_t rows, int64_t columns) const {
-    if (problem.activation == Activation::none) return;
-    if (columns == c_row) {  // whole rows lie side by side
-      activate(c, rows * columns, problem.activation);
       return;
     }
-    for (int64_t i = 0; i < rows; ++i) activate(c + i * c_row, columns, problem.activation);
+    t.a = copies_a ? copied + part.begin * copied_row() : problem.a.at(rows.begin + part.begin, steps.begin, steps.run);
+    t.a_row = copies_a ? copied_row() : problem.a.distance();
+    t.a_depth = 1;
+  }
+
+  // Activates complete sums, and rounds them where c is of other values.
+  void finish(T* from, int64_t from_row, [[maybe_unused]] Value<T>* result, int64_t rows, int64_t columns) const {
+    if (problem.activation != Activation::none) {
+      if (columns == from_row) {  // whole rows lie side by side
+        activate(from, rows * columns, problem.activation);
+      } else {
+        for (int64_t i = 0; i < rows; ++i) activate(from + i * from_row, columns, problem.activation);
+      }
+    }
+    if constexpr (kRounds) {
+      for (int64_t i = 0; i < rows; ++i) {
+        round_all(from + i * from_row, columns, result + i * problem.c_row);
+      }
+    }
+  }
+
+  void finish(Range rows, Range columns) const {
+    finish(sums.data + rows.begin * sums.row + columns.begin, sums.row,
+           problem.c + rows.begin * problem.c_row + columns.begin, rows.size(), columns.size());
   }
 };
 
-// Few rows, and the depth of b contiguous: b is streamed column by column.
-template <typename T>
-bool is_for_dots(const Gemm<T>& problem) {
-  const bool is_large = problem.columns * problem.depth * static_cast<int64_t>(sizeof(T)) >= kLargeBytes;
-  return problem.rows <= (is_large ? 8 : 2) * kDotRows && problem.a_depth == 1 && problem.b_depth == 1;
-}
-
-// Few rows or little depth, and the columns of b contiguous.
-template <typename T>
-bool is_for_sums(const Gemm<T>& problem) {
-  return problem.depth > 0 && problem.b_column == 1 && (problem.rows <= kSumRows || problem.depth <= kLittleDepth);
-}
-
 template <typename T>
 void run_dots(const Driver<T>& driver) {
-  const Gemm<T>& problem = driver.problem;
+  const Product<T>& problem = driver.problem;
   parallel_for(0, problem.columns, max(1, kGrain / max(1, problem.rows * problem.depth)),
                [&](int64_t begin, int64_t end) {
-                 multiply_by_dots(problem, begin, end);
-                 driver.activate_rows(problem.c + begin, problem.c_row, problem.rows, end - begin);
+                 multiply_by_dots(problem, driver.sums, begin, end);
+                 driver.finish({0, problem.rows}, {begin, end});
                });
 }
 
 template <typename T>
 void run_sums(const Driver<T>& driver) {
-  const Gemm<T>& problem = driver.problem;
+  const Product<T>& problem = driver.problem;
   if (problem.depth <= kLittleDepth) {
     parallel_for(0, problem.rows, max(1, kGrain / (problem.columns * problem.depth)), [&](int64_t begin, int64_t end) {
-      if (driver.streams) {
-        stream_sums(problem, begin, end);
-        finish_streaming();
+      if (driver.streams || driver.rounds_tiles) {
+        multiply_once(problem, driver.streams, begin, end);
+        if (driver.streams) finish_streaming();
       } else {
-        multiply_by_sums(problem, begin, end, 0, problem.columns);
+        multiply_by_sums(problem, driver.sums, begin, end, 0, problem.columns);
+        driver.finish({begin, end}, {0, problem.columns});
       }
-      driver.activate_rows(problem.c + begin * problem.c_row, problem.c_row, end - begin, problem.columns);
     });
     return;
   }
-  const int64_t length = kSumBytes / static_cast<int64_t>(sizeof(T));
-  const int64_t threads = clamp(problem.rows * problem.columns * problem.depth / kGrain, 1, max_threads());
+  const int64_t length = kSumBytes / static_cast<int64_t>(sizeof(T)), threads = threads_for(problem);
   const int64_t parts = max(ceil_div(problem.columns, length), min(threads, ceil_div(problem.columns, kLanes<T>)));
   parallel_for(0, parts, ceil_div(parts, threads), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Range columns = part_of(problem.columns, kLanes<T>, parts, i);
-      multiply_by_sums(problem, 0, problem.rows, columns.begin, columns.end);
-      driver.activate_rows(problem.c + columns.begin, problem.c_row, problem.rows, columns.size());
+      multiply_by_sums(problem, driver.sums, 0, problem.rows, columns.begin, columns.end);
+      driver.finish({0, problem.rows}, columns);
     }
   });
 }
 
 template <typename T>
-void multiply(const Gemm<T>& problem) {
+void multiply(const Product<T>& problem) {
   const Driver<T> driver(problem);
   if (is_for_dots(problem)) {
     run_dots(driver);
@@ -375,6 +454,7 @@ void multiply(const Gemm<T>& problem) {
   } else {
     driver.run();
   }
+  if constexpr (kRounds) trim_workspace(Workspace::sums);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

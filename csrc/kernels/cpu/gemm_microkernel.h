@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/gemm_product.h"
 #include "kernels/cpu/integers.h"
 #include "kernels/cpu/line_prefetch.h"
@@ -30,12 +31,17 @@ struct GemmTile {
   const T* b;
   int64_t b_depth;
   int64_t depth;
-  const T* start;  // NV vectors that the sums of every row start from
-  bool adds;       // the sums to what is in c
+  const T* start;  // NV vectors that the sums of a row start from
+  int64_t start_row;
+  bool adds;  // the sums to what is in c
   T* c;
   int64_t c_row;
   int64_t last_lanes;  // lanes of the last vector that c has
   bool streams;        // c is whole vectors, aligned, and not read soon
+  // Where the sums go, c included, once they are complete; null before.
+  Value<T>* rounded;
+  int64_t rounded_row;
+  bool is_relu;        // of the rounded ones
   LinePrefetch* next;  // what the tiles bring into the cache for later
   int64_t share;       // lines of it to fetch, at most
 };
@@ -46,20 +52,43 @@ using GemmFunction = void (*)(const GemmTile<T>&);
 // Rows share base pointers, three to one: x86 has addressing modes for that, but no integer register for every row.
 constexpr int kRowsPerBase = 3;
 
+// Stores complete sums, those in c included.
+template <typename T, int Rows, int NV>
+D2L_INLINE void round_tile(const GemmTile<T>& arguments, vec_t<T> (&sums)[Rows][NV]) {
+  const int64_t lanes = arguments.last_lanes;
+#pragma GCC unroll 14
+  for (int i = 0; i < Rows; ++i) {
+    const T* from = arguments.c + i * arguments.c_row;
+    Value<T>* to = arguments.rounded + i * arguments.rounded_row;
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v, from += kLanes<T>, to += kLanes<T>) {
+      const bool is_whole = v + 1 < NV || lanes == kLanes<T>;
+      if (arguments.adds) sums[i][v] += is_whole ? load(from) : load_partial(from, lanes);
+      if (arguments.is_relu) sums[i][v] = relu<T>(sums[i][v]);
+      is_whole ? store_value<T>(to, sums[i][v]) : store_value<T>(to, sums[i][v], lanes);
+    }
+  }
+}
+
 // kAdjacent: the rows of a are neighbours in memory (a_row is 1), else its depth is (a_depth is 1).
 template <typename T, int Rows, int NV, bool kAdjacent>
 void gemm_tile(const GemmTile<T>& arguments) {
   constexpr int kBases = kAdjacent ? 1 : (Rows + kRowsPerBase - 1) / kRowsPerBase;
   const int64_t row = arguments.a_row;
   const bool whole = arguments.last_lanes == kLanes<T>;
+  const int64_t start_row = kRounds ? arguments.start_row : 0;
   vec_t<T> sums[Rows][NV];
 #pragma GCC unroll 14
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       // Fetched while the tile is summed up.
-      if (!arguments.streams) __builtin_prefetch(arguments.c + i * arguments.c_row + v * kLanes<T>, 1);
-      sums[i][v] = load(arguments.start + v * kLanes<T>);
+      if (kRounds && arguments.rounded != nullptr) {
+        if (v == 0) __builtin_prefetch(arguments.rounded + i * arguments.rounded_row, 1);
+      } else if (!arguments.streams) {
+        __builtin_prefetch(arguments.c + i * arguments.c_row + v * kLanes<T>, 1);
+      }
+      sums[i][v] = load(arguments.start + i * start_row + v * kLanes<T>);
     }
   }
   const T* base[kBases];
@@ -87,17 +116,24 @@ void gemm_tile(const GemmTile<T>& arguments) {
     for (int i = 0; i < kBases; ++i) base[i] += a_step;
   };
   run_steps(arguments.depth, arguments.share, *arguments.next, step);
+  if constexpr (kRounds) {
+    if (arguments.rounded != nullptr) {
+      round_tile<T, Rows, NV>(arguments, sums);
+      return;
+    }
+  }
 #pragma GCC unroll 14
   for (int i = 0; i < Rows; ++i) {
     T* to = arguments.c + i * arguments.c_row;
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v, to += kLanes<T>) {
+      const int64_t lanes = arguments.last_lanes;
       if (arguments.streams) {
         store_streaming(to, sums[i][v]);
       } else if (v + 1 < NV || whole) {
-        store(to, arguments.adds ? load(static_cast<const T*>(to)) + sums[i][v] : sums[i][v]);
+        if (arguments.adds) sums[i][v] += load(static_cast<const T*>(to));
+        store(to, sums[i][v]);
       } else {
-        const int64_t lanes = arguments.last_lanes;
         if (arguments.adds) sums[i][v] += load_partial(static_cast<const T*>(to), lanes);
         store_partial(to, sums[i][v], lanes);
       }

@@ -1,12 +1,30 @@
-// The product that all matrix kernels are made of. Only for kernel sources.
+// What the kernels of matrix products compute, and how they reach their operands. Only for kernel sources.
+//
+// Compiled for bfloat16, a step of the depth is a pair of values, which travels as the bits of a float: nothing but
+// multiply_add looks at it. Pairs lie in memory where the depth is contiguous; else two neighbouring lines are woven
+// together on the way into registers. Sums are float and are rounded once.
 #pragma once
 
+#include "kernels/cpu/integers.h"
+#include "kernels/cpu/progress.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/shapes.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
-// sum + a * b per lane. Compiled for bfloat16, a and b are pairs of bfloat16 in the bits of a float each, and the sum
-// of both products is added.
+#if defined(__AVX512BF16__)
+constexpr bool kRounds = true;
+constexpr int64_t kStepValues = 2;
+template <typename T>
+using Value = uint16_t;
+#else
+constexpr bool kRounds = false;
+constexpr int64_t kStepValues = 1;
+template <typename T>
+using Value = T;
+#endif
+
+// sum + a * b per lane; for bfloat16, the sum of both products is added.
 template <typename T>
 D2L_INLINE vec_t<T> multiply_add(vec_t<T> a, vec_t<T> b, vec_t<T> sum) {
 #if defined(__AVX512BF16__)
@@ -16,5 +34,124 @@ D2L_INLINE vec_t<T> multiply_add(vec_t<T> a, vec_t<T> b, vec_t<T> sum) {
   return sum + a * b;
 #endif
 }
+
+#if defined(__AVX512BF16__)
+// Lines of an operand that are neighbours in memory, at one step of the depth.
+template <typename T>
+struct Neighbours {
+  const uint16_t *first, *second;
+  __mmask16 has_second;  // none of them where the depth is odd
+
+  D2L_INLINE vec_t<T> at(int64_t i) const { return paired(i, 0xffff); }
+  D2L_INLINE vec_t<T> at(int64_t i, int64_t count) const {
+    return paired(i, static_cast<__mmask16>((1u << count) - 1));
+  }
+  D2L_INLINE void prefetch(int64_t i) const {
+    __builtin_prefetch(first + i, 0, 2);
+    __builtin_prefetch(second + i, 0, 2);
+  }
+
+ private:
+  D2L_INLINE vec_t<T> paired(int64_t i, __mmask16 lanes) const {
+    const __m512i low = widened(first + i, lanes), high = widened(second + i, lanes);
+    return (vec_t<T>)_mm512_maskz_or_epi32(0xffff, low, _mm512_maskz_slli_epi32(has_second, high, 16));
+  }
+  static D2L_INLINE __m512i widened(const uint16_t* from, __mmask16 lanes) {
+    return _mm512_maskz_cvtepu16_epi32(lanes, _mm256_maskz_loadu_epi16(lanes, from));
+  }
+};
+
+// Of results.
+template <typename T>
+D2L_INLINE void store_value(uint16_t* to, vec_t<T> value) {
+  _mm256_storeu_epi16(to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+}
+template <typename T>
+D2L_INLINE void store_value(uint16_t* to, vec_t<T> value, int64_t count) {
+  const auto lanes = static_cast<__mmask16>((1u << count) - 1);
+  _mm256_mask_storeu_epi16(to, lanes, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+}
+template <typename T>
+D2L_INLINE void store_value_streaming(uint16_t* to, vec_t<T> value) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+}
+#else
+template <typename T>
+struct Neighbours {
+  const T* first;
+
+  D2L_INLINE vec_t<T> at(int64_t i) const { return load(first + i); }
+  D2L_INLINE vec_t<T> at(int64_t i, int64_t count) const { return load_partial(first + i, count); }
+  D2L_INLINE void prefetch(int64_t i) const { __builtin_prefetch(first + i, 0, 2); }
+};
+
+template <typename T>
+D2L_INLINE void store_value(T* to, vec_t<T> value) {
+  store(to, value);
+}
+template <typename T>
+D2L_INLINE void store_value(T* to, vec_t<T> value, int64_t count) {
+  store_partial(to, value, count);
+}
+template <typename T>
+D2L_INLINE void store_value_streaming(T* to, vec_t<T> value) {
+  store_streaming(to, value);
+}
+#endif
+
+// Steps of one run of the depth.
+struct Steps {
+  int64_t run, begin, end;
+  D2L_INLINE int64_t size() const { return end - begin; }
+};
+
+// The rows of a, or the columns of b. Strides are in values.
+template <typename T>
+struct Operand {
+  const Value<T>* data;
+  int64_t line, depth, run;
+  bool adjacent;   // whether its lines are neighbours in memory (`line` is 1); else its depth is
+  int64_t values;  // of a run of the depth
+
+  D2L_INLINE const Value<T>* values_at(int64_t i, int64_t step, int64_t of_run) const {
+    return data + of_run * run + i * line + step * kStepValues * depth;
+  }
+
+  // Where the depth is contiguous: a step of a line, and the distance to the same step of the next.
+  D2L_INLINE const T* at(int64_t i, int64_t step, int64_t of_run) const {
+    return reinterpret_cast<const T*>(values_at(i, step, of_run));
+  }
+  D2L_INLINE int64_t distance() const { return line / kStepValues; }
+
+  // Where lines are neighbours: a step of those from `i` on.
+  D2L_INLINE Neighbours<T> neighbours(int64_t i, int64_t step, int64_t of_run) const {
+    const Value<T>* first = values_at(i, step, of_run);
+#if defined(__AVX512BF16__)
+    const bool is_pair = 2 * step + 1 < values;
+    return {first, is_pair ? first + depth : first, static_cast<__mmask16>(is_pair ? 0xffff : 0)};
+#else
+    return {first};
+#endif
+  }
+
+  D2L_INLINE T element(int64_t i, int64_t step) const {
+    if constexpr (kStepValues == 1) return data[i * line + step * depth];
+    return adjacent ? neighbours(i, step, 0).at(0, 1)[0] : *at(i, step, 0);
+  }
+};
+
+// c = activation(bias + a b), as in gemm.h.
+template <typename T>
+struct Product {
+  int64_t rows, columns;
+  int64_t depth, runs;  // steps of a run of the depth, and how many runs there are
+  Operand<T> a, b;
+  const T* bias;  // or null
+  bool is_row_bias;
+  Value<T>* c;
+  int64_t c_row;
+  Activation activation;
+  Progress progress;
+};
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
