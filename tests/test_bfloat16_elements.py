@@ -113,3 +113,113 @@ def test_batch_norm_takes_every_value():
     library, mean, var = torch.ops.d2lkernels, torch.linspace(-2, 2, 64), torch.linspace(0.1, 3, 64)
     for activation in ("none", *ACTIVATIONS):
         _assert_as_wide(library.batch_norm_infer, input, OTHERS.view(-1, 64), mean, var, None, None, 1e-5, activation)
+
+
+# ---- pools -------------------------------------------------------------------------------------------------------
+
+library = torch.ops.d2lkernels
+
+# N, C, H, W; kernel, stride, padding, dilation; ceil_mode. An empty kernel stands for adaptive windows, of which the
+# stride says how many.
+WINDOWS = {
+    "strips of stride 1": ((2, 40, 9, 11), (3, 3), (1, 1), (1, 1), (1, 1), False),
+    "strips of stride 2": ((2, 83, 13, 9), (3, 3), (2, 2), (1, 1), (1, 1), True),
+    "strips without padding": ((1, 16, 12, 26), (3, 3), (2, 2), (0, 0), (1, 1), False),
+    "strips of few channels": ((3, 3, 7, 6), (3, 3), (1, 2), (1, 0), (1, 1), True),
+    "side by side": ((2, 64, 8, 6), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "side by side, odd": ((2, 21, 9, 7), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "side by side over few channels": ((3, 6, 28, 28), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "side by side over short rows": ((5, 16, 10, 10), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "side by side, 3 x 3": ((2, 5, 12, 21), (3, 3), (3, 3), (0, 0), (1, 1), False),
+    "side by side, 4 x 2": ((2, 5, 12, 22), (4, 2), (4, 2), (0, 0), (1, 1), False),
+    "hanging over the edge": ((2, 20, 9, 9), (2, 2), (2, 2), (1, 1), (1, 1), True),
+    "5 x 5": ((2, 20, 13, 37), (5, 5), (1, 2), (2, 1), (1, 1), False),
+    "stride 3": ((2, 17, 16, 40), (4, 4), (3, 3), (1, 2), (1, 1), True),
+    "far apart": ((1, 3, 20, 66), (3, 3), (6, 7), (1, 1), (1, 1), False),
+    "dilated": ((2, 9, 11, 30), (3, 2), (1, 2), (1, 1), (2, 3), False),
+    "one channel": ((4, 1, 15, 15), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    "many taps": ((1, 4, 20, 24), (17, 18), (2, 3), (3, 2), (1, 1), False),
+    "one row": ((2, 8, 1, 33), (1, 3), (1, 1), (0, 1), (1, 1), False),
+    "whole maps": ((3, 72, 7, 5), (), (1, 1), (), (), False),
+    "large whole maps": ((2, 5, 17, 19), (), (1, 1), (), (), False),
+    "adaptive": ((2, 33, 10, 13), (), (3, 4), (), (), False),
+    "adaptive, more windows than pixels": ((2, 5, 4, 3), (), (7, 9), (), (), False),
+    "adaptive, rows": ((2, 3, 24, 32), (), (5, 1), (), (), False),
+}
+CONTENTS = ("normal", "ties", "extremes")
+
+
+def _values(size, contents, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, generator=generator)
+    if contents == "ties":  # zeros of both signs among them
+        x = (x * 2).round() / 2
+    if contents == "extremes":
+        rare = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-40, 3.38e38])
+        places = torch.rand(size, generator=generator) < 0.03
+        x[places] = rare[torch.randint(len(rare), (int(places.sum()),), generator=generator)]
+        x[0, 0] = -float("inf")
+    return x.bfloat16()
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_maxima(windows, layout, contents):
+    size, kernel, stride, padding, dilation, ceil_mode = WINDOWS[windows]
+    adaptive = kernel == ()
+    args = (list(stride),) if adaptive else (kernel, stride, padding, dilation, ceil_mode)
+    name = "adaptive_max_pool2d" if adaptive else "max_pool2d"
+    op, with_offsets = getattr(library, name), getattr(library, f"{name}_with_offsets")
+    window = [] if adaptive else [*kernel, *stride, *padding, *dilation]
+
+    x = _values(size, contents).contiguous(memory_format=LAYOUTS[layout])
+    expected, expected_offsets = with_offsets(x.float(), *args)
+    output, offsets = with_offsets(x, *args)
+    _assert_same_bits(output, expected)
+    assert torch.equal(offsets, expected_offsets)
+    _assert_same_bits(op(x, *args), op(x.float(), *args))
+
+    grad = _values(output.shape, contents, seed=1).contiguous(memory_format=LAYOUTS[layout])
+    expected = library.max_pool2d_input_grad(grad.float(), offsets, list(size), window)
+    _assert_same_bits(library.max_pool2d_input_grad(grad, offsets, list(size), window), expected)
+    _assert_same_bits(
+        library.max_pool2d_gather(x, offsets, window), library.max_pool2d_gather(x.float(), offsets, window)
+    )
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_averages(windows, layout, contents):
+    size, kernel, stride, padding, dilation, ceil_mode = WINDOWS[windows]
+    if dilation not in ((), (1, 1)):
+        pytest.skip("averages are never dilated")
+    x = _values(size, contents).contiguous(memory_format=LAYOUTS[layout])
+    if kernel == ():
+        op, grad_op, options = library.adaptive_avg_pool2d, library.adaptive_avg_pool2d_input_grad, [()]
+        args = (list(stride),)
+    else:
+        op, grad_op, args = library.avg_pool2d, library.avg_pool2d_input_grad, (kernel, stride, padding, ceil_mode)
+        options = [(True, None), (False, None), (True, 7)]
+    for rest in options:
+        output = op(x, *args, *rest)
+        _assert_same_bits(output, op(x.float(), *args, *rest))
+        grad = _values(output.shape, contents, seed=1).contiguous(memory_format=LAYOUTS[layout])
+        grad_args = () if kernel == () else (*args, *rest)
+        expected = grad_op(grad.float(), list(size), *grad_args)
+        _assert_same_bits(grad_op(grad, list(size), *grad_args), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_of_overlapping_windows_are_rounded_once(layout):
+    """257 = 256 + 1 is no bfloat16: added in bfloat16 the ones would be lost."""
+    x = torch.zeros(1, 1, 5, 5).bfloat16()
+    x[0, 0, 2, 2] = 1
+    for channels in (1, 16):
+        maps = x.expand(1, channels, 5, 5).contiguous(memory_format=LAYOUTS[layout])
+        _, offsets = library.max_pool2d_with_offsets(maps, (3, 3), (1, 1), (0, 0), (1, 1), False)
+        grad = torch.ones_like(offsets, dtype=torch.bfloat16)
+        grad[:, :, 0, 0] = 256
+        result = library.max_pool2d_input_grad(grad, offsets, [1, channels, 5, 5], [3, 3, 1, 1, 0, 0, 1, 1])
+        assert torch.equal(result[0, :, 2, 2], torch.full((channels,), 264.0).bfloat16())

@@ -90,13 +90,13 @@ Tensor avg_pool(const char* op, const Tensor& input, const Pool2dShape& shape) {
                                   output.mutable_data_ptr(), device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return avg_pool(op, input.to(at::kFloat), shape).to(input.scalar_type());
   }
   const Tensor x = input.contiguous(format);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::avg_pool2d<T>(shape, layout_of(format), x.const_data_ptr<T>(), output.mutable_data_ptr<T>());
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    cpu::avg_pool2d<E>(shape, layout_of(format), elements<E>(x), mutable_elements<E>(output));
   });
   return output;
 }
@@ -115,13 +115,13 @@ Tensor avg_pool_input_grad(const char* op, const Tensor& grad_output, const Pool
                                              grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(grad_output)) {
+  if (!is_element_type(grad_output)) {
     return avg_pool_input_grad(op, grad_output.to(at::kFloat), shape).to(grad_output.scalar_type());
   }
   const Tensor dy = grad_output.contiguous(format);
-  visit_cpu_dtype(dy, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::avg_pool2d_input_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>());
+  visit_cpu_element(dy, [&](auto element) {
+    using E = decltype(element);
+    cpu::avg_pool2d_input_grad<E>(shape, layout_of(format), elements<E>(dy), mutable_elements<E>(grad_input));
   });
   return grad_input;
 }

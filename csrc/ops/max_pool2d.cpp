@@ -105,13 +105,13 @@ std::tuple<Tensor, Tensor> max_pool(const char* op, const Tensor& input, const P
                                   offset_dtype == at::kInt, device.stream()));
     return {output, offsets};
   }
-  const Tensor x = (is_16_bit(input) ? input.to(at::kFloat) : input).contiguous(format);
-  Tensor y = is_16_bit(input) ? new_tensor(size, x.options().memory_format(format)) : output;
-  visit_cpu_dtype(x, [&](auto scalar) {
+  const Tensor x = (is_element_type(input) ? input : input.to(at::kFloat)).contiguous(format);
+  Tensor y = is_element_type(input) ? output : new_tensor(size, x.options().memory_format(format));
+  visit_cpu_element(x, [&](auto element) {
     visit_offset_dtype(offset_dtype, [&](auto offset) {
-      using T = decltype(scalar);
+      using E = decltype(element);
       using Offset = decltype(offset);
-      cpu::max_pool2d<T, Offset>(shape, layout_of(format), x.const_data_ptr<T>(), y.mutable_data_ptr<T>(),
+      cpu::max_pool2d<E, Offset>(shape, layout_of(format), elements<E>(x), mutable_elements<E>(y),
                                  with_offsets ? offsets.mutable_data_ptr<Offset>() : nullptr);
     });
   });
@@ -140,17 +140,17 @@ Tensor max_pool2d_input_grad(const Tensor& grad_output, const Tensor& offsets, S
                                              grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(grad_output)) {
+  if (!is_element_type(grad_output)) {
     return d2l::max_pool2d_input_grad(grad_output.to(at::kFloat), offsets, input_size, window_list)
         .to(grad_output.scalar_type());
   }
   const Tensor dy = grad_output.contiguous(format);
-  visit_cpu_dtype(dy, [&](auto scalar) {
+  visit_cpu_element(dy, [&](auto element) {
     visit_offset_dtype(places.scalar_type(), [&](auto offset) {
-      using T = decltype(scalar);
+      using E = decltype(element);
       using Offset = decltype(offset);
-      cpu::max_pool2d_input_grad<T, Offset>(shape, layout_of(format), dy.const_data_ptr<T>(),
-                                            places.const_data_ptr<Offset>(), grad_input.mutable_data_ptr<T>());
+      cpu::max_pool2d_input_grad<E, Offset>(shape, layout_of(format), elements<E>(dy), places.const_data_ptr<Offset>(),
+                                            mutable_elements<E>(grad_input));
     });
   });
   return grad_input;
@@ -176,16 +176,16 @@ Tensor max_pool2d_gather(const Tensor& input, const Tensor& offsets, IntArrayRef
                                 places.scalar_type() == at::kInt, output.mutable_data_ptr(), device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return d2l::max_pool2d_gather(input.to(at::kFloat), offsets, window_list).to(input.scalar_type());
   }
   const Tensor x = input.contiguous(format);
-  visit_cpu_dtype(x, [&](auto scalar) {
+  visit_cpu_element(x, [&](auto element) {
     visit_offset_dtype(places.scalar_type(), [&](auto offset) {
-      using T = decltype(scalar);
+      using E = decltype(element);
       using Offset = decltype(offset);
-      cpu::max_pool2d_gather<T, Offset>(shape, layout_of(format), x.const_data_ptr<T>(),
-                                        places.const_data_ptr<Offset>(), output.mutable_data_ptr<T>());
+      cpu::max_pool2d_gather<E, Offset>(shape, layout_of(format), elements<E>(x), places.const_data_ptr<Offset>(),
+                                        mutable_elements<E>(output));
     });
   });
   return output;

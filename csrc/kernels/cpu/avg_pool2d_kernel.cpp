@@ -6,8 +6,8 @@
 // where rows[p] * columns[q] is the divisor of the window: its size or the override. Bytes: each tensor once; the taps
 // that windows share come from the nearest cache. FLOPs: an addition per tap and a division per window (NHWC), or R + S
 // additions per window (NCHW, where sums over rows are made first, then over columns). Threads share rows of items.
-// Vectors run over the channels (NHWC) or over rows (NCHW). Sums are kept in T in an order that depends on the shape
-// alone.
+// Vectors run over the channels (NHWC) or over rows (NCHW). Sums are kept in computed_t<E> in an order that depends
+// on the shape alone.
 #include "kernels/cpu/pool2d_pack.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -19,16 +19,17 @@ constexpr Tap kOrigin{0, 0};
 D2L_INLINE TapRange origin() { return {&kOrigin, &kOrigin + 1}; }
 
 // n neighbouring sums: output[i] = finish(count, i, sum over taps of value * weight(row, column)).
-template <typename T, typename Weight, typename Finish>
-D2L_INLINE void sum_of_taps(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n, T* output,
-                            Weight&& weight, Finish&& finish) {
+template <typename From, typename To, typename Weight, typename Finish>
+D2L_INLINE void sum_of_taps(const From* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n,
+                            To* output, Weight&& weight, Finish&& finish) {
+  using T = computed_t<From>;
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
     pack_t<T, kCount> sum[kBlocks] = {};
     for (const Tap* row = rows.begin; row != rows.end; ++row) {
       for (const Tap* column = columns.begin; column != columns.end; ++column) {
-        const T* from = source + (row->place * row_pitch + column->place + i);
+        const From* from = source + (row->place * row_pitch + column->place + i);
         const T factor = weight(*row, *column);
         for (int b = 0; b < kBlocks; ++b) {
           if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
@@ -40,8 +41,8 @@ D2L_INLINE void sum_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
   });
 }
 
-template <typename T>
-D2L_INLINE T sum_of_run(const T* from, int64_t n) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE T sum_of_run(const E* from, int64_t n) {
   constexpr int kCount = kLanes<T>;
   pack_t<T, kCount> sums[4] = {};
   int64_t i = 0;
@@ -52,7 +53,7 @@ D2L_INLINE T sum_of_run(const T* from, int64_t n) {
   const auto lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   T sum = 0;
   for (int lane = 0; lane < kCount; ++lane) sum += lanes[lane];
-  for (; i < n; ++i) sum += from[i];
+  for (; i < n; ++i) sum += read_one(from[i]);
   return sum;
 }
 
@@ -67,11 +68,13 @@ D2L_INLINE bool same_places(TapRange a, TapRange b) {
 
 }  // namespace
 
-template <typename T>
-void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<T>& sizes, const T* input, T* output, Span units) {
+template <typename E>
+void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output,
+                     Span units) {
+  using T = computed_t<E>;
   const int64_t row_pitch = work.source_columns * work.channels;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* image = input + unit / work.rows * work.source_rows * row_pitch;
+    const E* image = input + unit / work.rows * work.source_rows * row_pitch;
     const int64_t p = unit % work.rows;
     for (int64_t q = 0; q < work.columns; ++q) {
       const T size = sizes.rows[p] * sizes.columns[q];
@@ -83,22 +86,23 @@ void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<T>& sizes, const 
   }
 }
 
-template <typename T>
-void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T* grad_output, T* grad_input,
+template <typename E>
+void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, computed_t<E> uniform_size, const E* grad_output, E* grad_input,
                                 Span units) {
+  using T = computed_t<E>;
   const int64_t row_pitch = work.source_columns * work.channels;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* image = grad_output + unit / work.rows * work.source_rows * row_pitch;
+    const E* image = grad_output + unit / work.rows * work.source_rows * row_pitch;
     const int64_t h = unit % work.rows;
     const TapRange rows = taps_of(work.row_taps, h);
     if (unit > units.begin && h > 0 && same_places(rows, taps_of(work.row_taps, h - 1))) {
-      T* row = grad_input + unit * work.columns * work.channels;
+      E* row = grad_input + unit * work.columns * work.channels;
       copy_row(row - work.columns * work.channels, work.columns * work.channels, row);
       continue;
     }
     for (int64_t w = 0; w < work.columns; ++w) {
       const TapRange columns = taps_of(work.column_taps, w);
-      T* to = grad_input + (unit * work.columns + w) * work.channels;
+      E* to = grad_input + (unit * work.columns + w) * work.channels;
       if (uniform_size != 0) {
         sum_of_taps(
             image, row_pitch, rows, columns, work.channels, to, [](const Tap&, const Tap&) { return T(1); },
@@ -114,9 +118,10 @@ void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T*
 }
 
 // Each of the three stages goes over a whole band: the next would wait for stores that are still under way.
-template <typename T>
-void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* input, T* output, T* scratch,
-                     Span units) {
+template <typename E>
+void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output,
+                     computed_t<E>* scratch, Span units) {
+  using T = computed_t<E>;
   const auto one = [](const Tap&, const Tap&) { return T(1); };
   const int64_t width = work.source_columns;
   const bool whole_rows =
@@ -126,20 +131,20 @@ void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const 
   const int64_t phases_pitch = work.stride * work.phase_length;
   for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
     const int64_t rows = min(work.band_rows, units.end - unit);
-    T* to = output + unit * work.columns;
+    E* to = output + unit * work.columns;
     if (whole_rows) {  // the taps of a window are neighbours
       for (int64_t row = 0; row < rows; ++row) {
-        const T* plane = input + (unit + row) / work.rows * work.source_rows * width;
+        const E* plane = input + (unit + row) / work.rows * work.source_rows * width;
         const int64_t p = (unit + row) % work.rows;
         const TapRange taps = taps_of(work.row_taps, p);
         const int64_t first = taps.begin == taps.end ? 0 : taps.begin->place;
-        to[row] =
-            sum_of_run(plane + first * width, (taps.end - taps.begin) * width) / (sizes.rows[p] * sizes.columns[0]);
+        const T sum = sum_of_run(plane + first * width, (taps.end - taps.begin) * width);
+        to[row] = rounded_one<E>(sum / (sizes.rows[p] * sizes.columns[0]));
       }
       continue;
     }
     for (int64_t row = 0; row < rows; ++row) {
-      const T* plane = input + (unit + row) / work.rows * work.source_rows * width;
+      const E* plane = input + (unit + row) / work.rows * work.source_rows * width;
       sum_of_taps(plane, width, taps_of(work.row_taps, (unit + row) % work.rows), origin(), width, sums + row * width,
                   one, [](auto, int64_t, auto sum) { return sum; });
     }
@@ -149,7 +154,7 @@ void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const 
         for (int64_t q = 0; q < work.columns; ++q) {
           const Span span = work.spans[q];
           const T sum = sum_of_run(sums + row * width + span.begin, span.end - span.begin);
-          to[row * work.columns + q] = sum / (row_size * sizes.columns[q]);
+          to[row * work.columns + q] = rounded_one<E>(sum / (row_size * sizes.columns[q]));
         }
       }
       continue;
@@ -180,9 +185,10 @@ void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const 
   }
 }
 
-template <typename T>
-void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* grad_output,
-                                T* grad_input, T* scratch, Span units) {
+template <typename E>
+void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<computed_t<E>>& sizes, const E* grad_output,
+                                E* grad_input, computed_t<E>* scratch, Span units) {
+  using T = computed_t<E>;
   const auto one = [](const Tap&, const Tap&) { return T(1); };
   const auto same = [](auto, int64_t, auto sum) { return sum; };
   const int64_t width = work.source_columns;
@@ -192,9 +198,9 @@ void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& si
   T* sums = scratch + work.band_rows * phases_pitch;
   for (int64_t unit = units.begin; unit < units.end; unit += work.band_rows) {
     const int64_t rows = min(work.band_rows, units.end - unit);
-    T* to = grad_input + unit * work.columns;
+    E* to = grad_input + unit * work.columns;
     for (int64_t row = 0; row < rows; ++row) {
-      const T* plane = grad_output + (unit + row) / work.rows * work.source_rows * width;
+      const E* plane = grad_output + (unit + row) / work.rows * work.source_rows * width;
       const TapRange covering = taps_of(work.row_taps, (unit + row) % work.rows);
       T* sum = sums + row * sums_pitch + work.margin;
       if (sizes.uniform != 0) {
@@ -244,13 +250,16 @@ void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& si
   }
 }
 
-#define D2L_INSTANTIATE(T)                                                                         \
-  template void avg_pool2d_nhwc(const Pool2dNhwc&, const WindowSizes<T>&, const T*, T*, Span);     \
-  template void avg_pool2d_input_grad_nhwc(const Pool2dNhwc&, T, const T*, T*, Span);              \
-  template void avg_pool2d_nchw(const Pool2dNchw&, const WindowSizes<T>&, const T*, T*, T*, Span); \
-  template void avg_pool2d_input_grad_nchw(const Pool2dNchw&, const WindowSizes<T>&, const T*, T*, T*, Span);
+#define D2L_INSTANTIATE(E)                                                                                          \
+  template void avg_pool2d_nhwc(const Pool2dNhwc&, const WindowSizes<computed_t<E>>&, const E*, E*, Span);          \
+  template void avg_pool2d_input_grad_nhwc(const Pool2dNhwc&, computed_t<E>, const E*, E*, Span);                   \
+  template void avg_pool2d_nchw(const Pool2dNchw&, const WindowSizes<computed_t<E>>&, const E*, E*, computed_t<E>*, \
+                                Span);                                                                              \
+  template void avg_pool2d_input_grad_nchw(const Pool2dNchw&, const WindowSizes<computed_t<E>>&, const E*, E*,      \
+                                           computed_t<E>*, Span);
 
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

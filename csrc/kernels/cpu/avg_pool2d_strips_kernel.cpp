@@ -9,8 +9,8 @@
 //   row[p,w] = sum over q that cover w of grad_output[p,q] / size(p, q)
 //
 // There a row of windows is read once a strip, and its sum goes to the three rows of pixels below it. Where all sizes
-// are equal pixels are divided instead. Bytes: each tensor once. Sums are kept in T: along a row first, then from the
-// top, wherever bands begin.
+// are equal pixels are divided instead. Bytes: each tensor once. Sums are kept in computed_t<E>: along a row
+// first, then from the top, wherever bands begin.
 #include "kernels/cpu/pool2d_strips.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -18,11 +18,12 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // The sum of value * weight(tap) over a row's taps, of which the last kFresh are new to the strip.
-template <int kColumns, int kFresh, int64_t kAhead, int kCount, int kBlocks, typename T, typename Weight>
-D2L_INLINE Sums<T, kCount, kBlocks> sum_of_row(const T* row, const Tap* columns, Weight&& weight) {
+template <int kColumns, int kFresh, int64_t kAhead, int kCount, int kBlocks, typename E, typename Weight>
+D2L_INLINE auto sum_of_row(const E* row, const Tap* columns, Weight&& weight) {
+  using T = computed_t<E>;
   Sums<T, kCount, kBlocks> sums = {};
   for (int s = 0; s < kColumns; ++s) {
-    const T* const from = row + columns[s].place;
+    const E* const from = row + columns[s].place;
     const T factor = weight(columns[s]);
     for (int b = 0; b < kBlocks; ++b) {
       if (kCount == kLanes<T> && s >= kColumns - kFresh) prefetch_ahead<kAhead>(from + b * kCount);
@@ -33,9 +34,9 @@ D2L_INLINE Sums<T, kCount, kBlocks> sum_of_row(const T* row, const Tap* columns,
 }
 
 // Writes a strip, whose first window lies at `output`.
-template <int kStride, int kColumns, typename T>
-D2L_INLINE void write_averages(const Pool2dStrips& work, const T* row_sizes, T column_size, const T* image,
-                               const Tap* columns, Span windows, T* output) {
+template <int kStride, int kColumns, typename T, typename E>
+D2L_INLINE void write_averages(const Pool2dStrips& work, const T* row_sizes, T column_size, const E* image,
+                               const Tap* columns, Span windows, E* output) {
   const int64_t row_pitch = work.map.source_columns * work.map.channels;
   const int64_t output_pitch = work.map.columns * work.map.channels;
   for_each_pack<T, kMostBlocks>(work.map.channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
@@ -48,7 +49,7 @@ D2L_INLINE void write_averages(const Pool2dStrips& work, const T* row_sizes, T c
                                                                          [](const Tap&) { return T(1); });
     };
     const auto write = [&](int64_t p, const Row& first, const Row& second, const Row& third) D2L_INLINE_LAMBDA {
-      T* const to = output + (p - windows.begin) * output_pitch + i;
+      E* const to = output + (p - windows.begin) * output_pitch + i;
       const T size = row_sizes[p] * column_size;
       for (int b = 0; b < kBlocks; ++b) {
         store_pack(to + b * kCount, (first.values[b] + second.values[b] + third.values[b]) / size);
@@ -59,9 +60,9 @@ D2L_INLINE void write_averages(const Pool2dStrips& work, const T* row_sizes, T c
 }
 
 // Writes a strip, whose first pixel lies at `grad_input`.
-template <int kStride, bool kUniform, int kColumns, typename T>
-D2L_INLINE void write_gradients(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* grad_output,
-                                const Tap* columns, Span pixels, T* grad_input) {
+template <int kStride, bool kUniform, int kColumns, typename T, typename E>
+D2L_INLINE void write_gradients(const Pool2dStrips& work, const WindowSizes<T>& sizes, const E* grad_output,
+                                const Tap* columns, Span pixels, E* grad_input) {
   const int64_t window_pitch = work.map.source_columns * work.map.channels;
   const int64_t pixel_pitch = work.map.columns * work.map.channels;
   for_each_pack<T, kMostBlocks>(work.map.channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
@@ -77,7 +78,7 @@ D2L_INLINE void write_gradients(const Pool2dStrips& work, const WindowSizes<T>& 
       }
     };
     const auto store = [&](int64_t h, const Row& row) D2L_INLINE_LAMBDA {
-      T* const to = grad_input + (h - pixels.begin) * pixel_pitch + i;
+      E* const to = grad_input + (h - pixels.begin) * pixel_pitch + i;
       for (int b = 0; b < kBlocks; ++b) {
         if (kCount == kLanes<T>) prefetch_ahead<kGradAheadBytes>(to + b * kCount);
         store_pack(to + b * kCount, kUniform ? row.values[b] / sizes.uniform : row.values[b]);
@@ -87,9 +88,9 @@ D2L_INLINE void write_gradients(const Pool2dStrips& work, const WindowSizes<T>& 
   });
 }
 
-template <int kStride, typename T>
-D2L_INLINE void write_bands_of_averages(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* input,
-                                        T* output, Span units) {
+template <int kStride, typename T, typename E>
+D2L_INLINE void write_bands_of_averages(const Pool2dStrips& work, const WindowSizes<T>& sizes, const E* input,
+                                        E* output, Span units) {
   for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
     const T* column_size = sizes.columns;
     for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
@@ -102,9 +103,9 @@ D2L_INLINE void write_bands_of_averages(const Pool2dStrips& work, const WindowSi
   });
 }
 
-template <int kStride, bool kUniform, typename T>
-D2L_INLINE void write_bands_of_gradients(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* grad_output,
-                                         T* grad_input, Span units) {
+template <int kStride, bool kUniform, typename T, typename E>
+D2L_INLINE void write_bands_of_gradients(const Pool2dStrips& work, const WindowSizes<T>& sizes, const E* grad_output,
+                                         E* grad_input, Span units) {
   for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
     for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
       with_count(columns, [&](auto count) {
@@ -117,15 +118,16 @@ D2L_INLINE void write_bands_of_gradients(const Pool2dStrips& work, const WindowS
 
 }  // namespace
 
-template <typename T>
-void avg_pool2d_strips(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* input, T* output, Span units) {
+template <typename E>
+void avg_pool2d_strips(const Pool2dStrips& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output,
+                       Span units) {
   if (work.stride == 1) return write_bands_of_averages<1>(work, sizes, input, output, units);
   write_bands_of_averages<2>(work, sizes, input, output, units);
 }
 
-template <typename T>
-void avg_pool2d_input_grad_strips(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* grad_output,
-                                  T* grad_input, Span units) {
+template <typename E>
+void avg_pool2d_input_grad_strips(const Pool2dStrips& work, const WindowSizes<computed_t<E>>& sizes,
+                                  const E* grad_output, E* grad_input, Span units) {
   if (sizes.uniform != 0) {
     if (work.stride == 1) return write_bands_of_gradients<1, true>(work, sizes, grad_output, grad_input, units);
     return write_bands_of_gradients<2, true>(work, sizes, grad_output, grad_input, units);
@@ -134,11 +136,13 @@ void avg_pool2d_input_grad_strips(const Pool2dStrips& work, const WindowSizes<T>
   write_bands_of_gradients<2, false>(work, sizes, grad_output, grad_input, units);
 }
 
-#define D2L_INSTANTIATE(T)                                                                         \
-  template void avg_pool2d_strips(const Pool2dStrips&, const WindowSizes<T>&, const T*, T*, Span); \
-  template void avg_pool2d_input_grad_strips(const Pool2dStrips&, const WindowSizes<T>&, const T*, T*, Span);
+#define D2L_INSTANTIATE(E)                                                                                         \
+  template void avg_pool2d_strips(const Pool2dStrips&, const WindowSizes<computed_t<E>>&, const E*, E*, Span);     \
+  template void avg_pool2d_input_grad_strips(const Pool2dStrips&, const WindowSizes<computed_t<E>>&, const E*, E*, \
+                                             Span);
 
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -9,7 +9,7 @@
 // Vectors run over the channels (NHWC) or over a row of windows (NCHW); maximum, offset and sum stay in registers.
 // In NHWC the gradient is a gather: each element compares the remembered offsets of the windows above it with its own
 // place in them. In NCHW, where few lanes would share a place, each window adds to its plane. Either way an element
-// is the sum in T of its windows in their order, whatever the threads.
+// is the sum in computed_t<E> of its windows in their order, whatever the threads.
 #include "kernels/cpu/pool2d_pack.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -17,12 +17,12 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // Calls visit(from, code) for each tap of a window.
-template <typename T, typename Visit>
-D2L_INLINE void for_each_tap(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, Visit&& visit) {
+template <typename E, typename Visit>
+D2L_INLINE void for_each_tap(const E* source, int64_t row_pitch, TapRange rows, TapRange columns, Visit&& visit) {
   for (const Tap* row = rows.begin; row != rows.end; ++row) {
-    const T* const from = source + row->place * row_pitch;
+    const E* const from = source + row->place * row_pitch;
     for (const Tap* column = columns.begin; column != columns.end; ++column) {
-      visit(from + column->place, static_cast<lane_t<T>>(row->code + column->code));
+      visit(from + column->place, static_cast<lane_t<computed_t<E>>>(row->code + column->code));
     }
   }
 }
@@ -30,9 +30,10 @@ D2L_INLINE void for_each_tap(const T* source, int64_t row_pitch, TapRange rows, 
 // The maxima of n neighbouring windows; store_codes_at(i, codes) gets what first_codes(i) and the taps make of the
 // offsets. A NaN wins over everything before it; a window of -infinity keeps its first tap. NaNs are rare: a first run
 // over the taps only looks out for them, and where there are some a second one starts afresh.
-template <typename T, typename FirstCodes, typename StoreCodes>
-D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n, T* output,
-                            FirstCodes&& first_codes, StoreCodes&& store_codes_at) {
+template <typename From, typename To, typename FirstCodes, typename StoreCodes>
+D2L_INLINE void max_of_taps(const From* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n,
+                            To* output, FirstCodes&& first_codes, StoreCodes&& store_codes_at) {
+  using T = computed_t<From>;
   using Code = lane_t<T>;
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
@@ -47,7 +48,7 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
     };
     NanWatch<pack_t<T, kCount>> nans[(kBlocks + 1) / 2];
     start();
-    for_each_tap(source + i, row_pitch, rows, columns, [&](const T* from, Code tap) D2L_INLINE_LAMBDA {
+    for_each_tap(source + i, row_pitch, rows, columns, [&](const From* from, Code tap) D2L_INLINE_LAMBDA {
       pack_t<T, kCount> values[kBlocks];
       for (int b = 0; b < kBlocks; ++b) {
         if constexpr (kCount == kLanes<T>) prefetch_ahead(from + b * kCount);
@@ -60,7 +61,7 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
     for (const auto& watch : nans) any_nan |= watch.saw_any();
     if (__builtin_expect(any_nan, false)) {
       start();
-      for_each_tap(source + i, row_pitch, rows, columns, [&](const T* from, Code tap) D2L_INLINE_LAMBDA {
+      for_each_tap(source + i, row_pitch, rows, columns, [&](const From* from, Code tap) D2L_INLINE_LAMBDA {
         for (int b = 0; b < kBlocks; ++b) {
           replace_where_greater_or_nan(load_pack<kCount>(from + b * kCount), spread<kCount>(tap), best[b], codes[b]);
         }
@@ -74,9 +75,9 @@ D2L_INLINE void max_of_taps(const T* source, int64_t row_pitch, TapRange rows, T
 }
 
 // The same for fewer windows than a register has lanes, of a source that may be read beyond them.
-template <typename T, typename Offset>
+template <typename T, typename E, typename Offset>
 D2L_INLINE void max_of_few(const T* source, int64_t row_pitch, TapRange rows, TapRange columns, int64_t n,
-                           vec_t<lane_t<T>> codes, T* output, Offset* offsets) {
+                           vec_t<lane_t<T>> codes, E* output, Offset* offsets) {
   vec_t<T> best = broadcast(-static_cast<T>(__builtin_inf()));
   for (const Tap* row = rows.begin; row != rows.end; ++row) {
     for (const Tap* column = columns.begin; column != columns.end; ++column) {
@@ -84,13 +85,13 @@ D2L_INLINE void max_of_few(const T* source, int64_t row_pitch, TapRange rows, Ta
       replace_where_greater_or_nan(load(source + row->place * row_pitch + column->place), code, best, codes);
     }
   }
-  store_partial(output, best, n);
+  write_partial(output, best, n);
   if (offsets != nullptr) store_first_codes<lane_t<T>>(offsets, codes, n);
 }
 
 // Adds to kCount * kBlocks neighbouring inputs, from the i-th, what the windows in one row pass on to them.
-template <int kCount, int kBlocks, typename T, typename Offset>
-D2L_INLINE void add_matching_taps(const T* grad_output, const Offset* offsets, int64_t row_pitch, const Tap& row,
+template <int kCount, int kBlocks, typename E, typename Offset, typename T = computed_t<E>>
+D2L_INLINE void add_matching_taps(const E* grad_output, const Offset* offsets, int64_t row_pitch, const Tap& row,
                                   TapRange columns, int64_t i, pack_t<T, kCount>* sum) {
   const int64_t from = row.place * row_pitch + i;
   for (const Tap* column = columns.begin; column != columns.end; ++column) {
@@ -102,9 +103,10 @@ D2L_INLINE void add_matching_taps(const T* grad_output, const Offset* offsets, i
   }
 }
 
-template <typename T, typename Offset>
-D2L_INLINE void write_gradients(const T* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
-                                TapRange columns, int64_t n, T* grad_input) {
+template <typename E, typename Offset>
+D2L_INLINE void write_gradients(const E* grad_output, const Offset* offsets, int64_t row_pitch, TapRange rows,
+                                TapRange columns, int64_t n, E* grad_input) {
+  using T = computed_t<E>;
   for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     constexpr int kBlocks = blocks.value;
@@ -142,11 +144,12 @@ D2L_INLINE Span rows_of_band(const Pool2dNchw& work, int64_t unit) {
 
 }  // namespace
 
-template <typename T, typename Offset>
-void max_pool2d_nhwc(const Pool2dNhwc& work, const T* input, T* output, Offset* offsets, Span units) {
+template <typename E, typename Offset>
+void max_pool2d_nhwc(const Pool2dNhwc& work, const E* input, E* output, Offset* offsets, Span units) {
+  using T = computed_t<E>;
   const int64_t row_pitch = work.source_columns * work.channels;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* image = input + unit / work.rows * work.source_rows * row_pitch;
+    const E* image = input + unit / work.rows * work.source_rows * row_pitch;
     const TapRange rows = taps_of(work.row_taps, unit % work.rows);
     for (int64_t q = 0; q < work.columns; ++q) {
       const TapRange columns = taps_of(work.column_taps, q);
@@ -165,8 +168,8 @@ void max_pool2d_nhwc(const Pool2dNhwc& work, const T* input, T* output, Offset* 
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const T* grad_output, const Offset* offsets, T* grad_input,
+template <typename E, typename Offset>
+void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const E* grad_output, const Offset* offsets, E* grad_input,
                                 Span units) {
   const int64_t row_pitch = work.source_columns * work.channels;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
@@ -179,23 +182,26 @@ void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const T* grad_output, co
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first_columns, T* output, Offset* offsets,
-                     T* scratch, Span units) {
+template <typename E, typename Offset>
+void max_pool2d_nchw(const Pool2dNchw& work, const E* input, const Offset* first_columns, E* output, Offset* offsets,
+                     computed_t<E>* scratch, Span units) {
+  using T = computed_t<E>;
   const int64_t scratch_pitch = work.stride * work.phase_length;
   const TapRange columns = taps_of(work.column_taps, 0);
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
     const int64_t plane = unit / work.bands;
-    const T* source = input + plane * work.source_rows * work.source_columns;
+    const E* const rows_from = input + plane * work.source_rows * work.source_columns;
     const Span band = rows_of_band(work, unit);
     Span filled{0, 0};
+    const T* source = scratch;
     if (work.copies_rows) {
       filled = rows_read(work.row_taps, band);
       for (int64_t h = filled.begin; h < filled.end; ++h) {
-        split_row(source + h * work.source_columns, work.source_columns, work.stride, work.pad, work.phase_length,
+        split_row(rows_from + h * work.source_columns, work.source_columns, work.stride, work.pad, work.phase_length,
                   scratch + (h - filled.begin) * scratch_pitch);
       }
-      source = scratch;
+    } else if constexpr (!kIsRounded<E>) {
+      source = rows_from;
     }
     const int64_t row_pitch = work.copies_rows ? scratch_pitch : work.source_columns;
     source -= filled.begin * row_pitch;
@@ -224,34 +230,43 @@ void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const T* grad_output, const Offset* offsets,
-                                   T* grad_input, Span planes) {
+template <typename E, typename Offset>
+void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const E* grad_output, const Offset* offsets,
+                                   E* grad_input, computed_t<E>* scratch, Span planes) {
+  using T = computed_t<E>;
   int64_t window = planes.begin * work.windows_down * work.windows_across;
-  for (int64_t plane = planes.begin; plane < planes.end; ++plane) {
-    T* const to = grad_input + plane * work.plane;
-    fill_run(to, work.plane, T(0));
-    for (int64_t p = 0; p < work.windows_down; ++p, window += work.windows_across) {
-      const int64_t row = work.window_rows[p];
-      for (int64_t q = 0; q < work.windows_across; ++q) {
-        const auto offset = static_cast<int64_t>(offsets[window + q]);
-        if (sizeof(Offset) > 1 && !is_within(offset, work.taps)) continue;  // the table has a step for every byte
-        const int64_t place = row + work.window_columns[q] + work.steps[offset];
-        if (is_within(place, work.plane)) to[place] += grad_output[window + q];
+  for (int64_t begin = planes.begin; begin < planes.end; begin += work.planes) {
+    const int64_t end = min(begin + work.planes, planes.end), elements = (end - begin) * work.plane;
+    E* const to = grad_input + begin * work.plane;
+    T* sums = scratch;
+    if constexpr (!kIsRounded<E>) sums = to;
+    fill_run(sums, elements, T(0));
+    for (int64_t plane = begin; plane < end; ++plane, sums += work.plane) {
+      for (int64_t p = 0; p < work.windows_down; ++p, window += work.windows_across) {
+        const int64_t row = work.window_rows[p];
+        for (int64_t q = 0; q < work.windows_across; ++q) {
+          const auto offset = static_cast<int64_t>(offsets[window + q]);
+          if (sizeof(Offset) > 1 && !is_within(offset, work.taps)) continue;  // the table has a step for every byte
+          const int64_t place = row + work.window_columns[q] + work.steps[offset];
+          if (is_within(place, work.plane)) sums[place] += read_one(grad_output[window + q]);
+        }
       }
     }
+    if constexpr (kIsRounded<E>) copy_row(scratch, elements, to);
   }
 }
 
-#define D2L_INSTANTIATE(T, Offset)                                                                  \
-  template void max_pool2d_nhwc(const Pool2dNhwc&, const T*, T*, Offset*, Span);                    \
-  template void max_pool2d_input_grad_nhwc(const Pool2dNhwc&, const T*, const Offset*, T*, Span);   \
-  template void max_pool2d_nchw(const Pool2dNchw&, const T*, const Offset*, T*, Offset*, T*, Span); \
-  template void max_pool2d_input_grad_scatter(const Pool2dScatter&, const T*, const Offset*, T*, Span);
+#define D2L_INSTANTIATE(E, Offset)                                                                              \
+  template void max_pool2d_nhwc(const Pool2dNhwc&, const E*, E*, Offset*, Span);                                \
+  template void max_pool2d_input_grad_nhwc(const Pool2dNhwc&, const E*, const Offset*, E*, Span);               \
+  template void max_pool2d_nchw(const Pool2dNchw&, const E*, const Offset*, E*, Offset*, computed_t<E>*, Span); \
+  template void max_pool2d_input_grad_scatter(const Pool2dScatter&, const E*, const Offset*, E*, computed_t<E>*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
 D2L_INSTANTIATE(double, uint8_t)
 D2L_INSTANTIATE(double, int32_t)
+D2L_INSTANTIATE(BFloat16, uint8_t)
+D2L_INSTANTIATE(BFloat16, int32_t)
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -63,8 +63,8 @@ struct RowTaps {
   }
 };
 
-template <int kStride, typename T, int kCount, int kBlocks>
-D2L_INLINE Maxima<T, kCount, kBlocks> max_of_row(const T* row, const RowTaps& columns,
+template <int kStride, typename E, typename T, int kCount, int kBlocks>
+D2L_INLINE Maxima<T, kCount, kBlocks> max_of_row(const E* row, const RowTaps& columns,
                                                  NanWatches<T, kCount, kBlocks>& nans) {
   Maxima<T, kCount, kBlocks> maxima;
   for (int s = 0; s < kTaps; ++s) {
@@ -72,7 +72,7 @@ D2L_INLINE Maxima<T, kCount, kBlocks> max_of_row(const T* row, const RowTaps& co
     const auto code = spread<kCount>(static_cast<lane_t<T>>(tap.code));
     pack_t<T, kCount> values[kBlocks];
     for (int b = 0; b < kBlocks; ++b) {
-      const T* const from = row + tap.place + b * kCount;
+      const E* const from = row + tap.place + b * kCount;
       // The other taps were in the strip before.
       if (kCount == kLanes<T> && s >= kTaps - kStride) prefetch_ahead<kAheadBytes>(from);
       values[b] = load_pack<kCount>(from);
@@ -89,9 +89,10 @@ D2L_INLINE Maxima<T, kCount, kBlocks> max_of_row(const T* row, const RowTaps& co
 }
 
 // Writes a strip, whose first window lies at `output`. Returns whether it came across a NaN.
-template <int kStride, bool kOffsets, typename T>
-D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const RowTaps& columns, Span windows, T* output,
+template <int kStride, bool kOffsets, typename E>
+D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const E* image, const RowTaps& columns, Span windows, E* output,
                              uint8_t* offsets) {
+  using T = computed_t<E>;
   const int64_t row_pitch = work.map.source_columns * work.map.channels;
   const int64_t output_pitch = work.map.columns * work.map.channels;
   bool any_nan = false;
@@ -121,8 +122,8 @@ D2L_INLINE bool max_of_strip(const Pool2dStrips& work, const T* image, const Row
   return any_nan;
 }
 
-template <int kStride, bool kOffsets, typename T>
-D2L_INLINE void max_of_bands(const Pool2dStrips& work, const T* input, T* output, uint8_t* offsets, Span units) {
+template <int kStride, bool kOffsets, typename E>
+D2L_INLINE void max_of_bands(const Pool2dStrips& work, const E* input, E* output, uint8_t* offsets, Span units) {
   for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
     bool any_nan = false;
     for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
@@ -147,13 +148,13 @@ class RowOfWindows {
     }
   }
 
-  template <int kBlocks>
-  D2L_INLINE void add(const T* gradients, const uint8_t* offsets, Sums<T, kCount, kBlocks>* rows) const {
+  template <typename E, int kBlocks>
+  D2L_INLINE void add(const E* gradients, const uint8_t* offsets, Sums<T, kCount, kBlocks>* rows) const {
     for (int s = 0; s < kColumns; ++s) {
-      const T* const from = gradients + steps_[s];
+      const E* const from = gradients + steps_[s];
       const uint8_t* const places_from = offsets + steps_[s];
       const bool is_fresh = s == kColumns - 1;  // the others were read by the strip before
-      if (kCount == kLanes<T> && is_fresh) prefetch_ahead<kGradAheadBytes / sizeof(T)>(places_from);
+      if (kCount == kLanes<T> && is_fresh) prefetch_ahead<kGradAheadBytes / sizeof(E)>(places_from);
       for (int b = 0; b < kBlocks; ++b) {
         if (kCount == kLanes<T> && is_fresh) prefetch_ahead<kGradAheadBytes>(from + b * kCount);
         const auto gradient = load_pack<kCount>(from + b * kCount);
@@ -171,9 +172,10 @@ class RowOfWindows {
 };
 
 // Writes a strip, whose first pixel lies at `grad_input`.
-template <int kStride, int kColumns, typename T>
-D2L_INLINE void write_gradients(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets,
-                                const Tap* columns, Span pixels, T* grad_input) {
+template <int kStride, int kColumns, typename E>
+D2L_INLINE void write_gradients(const Pool2dStrips& work, const E* grad_output, const uint8_t* offsets,
+                                const Tap* columns, Span pixels, E* grad_input) {
+  using T = computed_t<E>;
   const int64_t window_pitch = work.map.source_columns * work.map.channels;
   const int64_t pixel_pitch = work.map.columns * work.map.channels;
   for_each_pack<T, kMostBlocks>(work.map.channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
@@ -185,7 +187,7 @@ D2L_INLINE void write_gradients(const Pool2dStrips& work, const T* grad_output, 
       windows.add(grad_output + p * window_pitch + i, offsets + p * window_pitch + i, rows);
     };
     const auto store = [&](int64_t h, const Row& row) D2L_INLINE_LAMBDA {
-      T* const to = grad_input + (h - pixels.begin) * pixel_pitch + i;
+      E* const to = grad_input + (h - pixels.begin) * pixel_pitch + i;
       for (int b = 0; b < kBlocks; ++b) {
         if (kCount == kLanes<T>) prefetch_ahead<kGradAheadBytes>(to + b * kCount);
         store_pack(to + b * kCount, row.values[b]);
@@ -195,8 +197,8 @@ D2L_INLINE void write_gradients(const Pool2dStrips& work, const T* grad_output, 
   });
 }
 
-template <int kStride, typename T>
-D2L_INLINE void write_bands(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets, T* grad_input,
+template <int kStride, typename E>
+D2L_INLINE void write_bands(const Pool2dStrips& work, const E* grad_output, const uint8_t* offsets, E* grad_input,
                             Span units) {
   for_each_band(work, units, [&](const Band& band) D2L_INLINE_LAMBDA {
     for_each_strip(work.map, band, [&](TapRange columns, int64_t at) D2L_INLINE_LAMBDA {
@@ -210,8 +212,8 @@ D2L_INLINE void write_bands(const Pool2dStrips& work, const T* grad_output, cons
 
 }  // namespace
 
-template <typename T>
-void max_pool2d_strips(const Pool2dStrips& work, const T* input, T* output, uint8_t* offsets, Span units) {
+template <typename E>
+void max_pool2d_strips(const Pool2dStrips& work, const E* input, E* output, uint8_t* offsets, Span units) {
   if (offsets != nullptr) {
     if (work.stride == 1) return max_of_bands<1, true>(work, input, output, offsets, units);
     return max_of_bands<2, true>(work, input, output, offsets, units);
@@ -220,16 +222,19 @@ void max_pool2d_strips(const Pool2dStrips& work, const T* input, T* output, uint
   max_of_bands<2, false>(work, input, output, offsets, units);
 }
 
-template <typename T>
-void max_pool2d_input_grad_strips(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets, T* grad_input,
+template <typename E>
+void max_pool2d_input_grad_strips(const Pool2dStrips& work, const E* grad_output, const uint8_t* offsets, E* grad_input,
                                   Span units) {
   if (work.stride == 1) return write_bands<1>(work, grad_output, offsets, grad_input, units);
   write_bands<2>(work, grad_output, offsets, grad_input, units);
 }
 
-template void max_pool2d_input_grad_strips(const Pool2dStrips&, const float*, const uint8_t*, float*, Span);
-template void max_pool2d_input_grad_strips(const Pool2dStrips&, const double*, const uint8_t*, double*, Span);
-template void max_pool2d_strips(const Pool2dStrips&, const float*, float*, uint8_t*, Span);
-template void max_pool2d_strips(const Pool2dStrips&, const double*, double*, uint8_t*, Span);
+#define D2L_INSTANTIATE(E)                                                            \
+  template void max_pool2d_strips(const Pool2dStrips&, const E*, E*, uint8_t*, Span); \
+  template void max_pool2d_input_grad_strips(const Pool2dStrips&, const E*, const uint8_t*, E*, Span);
+
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -73,9 +73,10 @@ void set_bands(Pool2dNchw& work, int64_t bytes_per_item_row) {
   work.bands = ceil_div(work.rows, work.band_rows);
 }
 
-// Lanes of T in a register whose lanes can be moved about, else 0.
-template <typename T>
+// Lanes of a register of what E is computed in, where they can be moved about, else 0.
+template <typename E>
 int64_t movable_lanes() {
+  using T = computed_t<E>;
   switch (capability()) {
     case Capability::avx512:
       return 64 / static_cast<int64_t>(sizeof(T));
@@ -88,21 +89,21 @@ int64_t movable_lanes() {
 }
 
 // Calls write(tiles, units) for all rows of windows if these lie side by side and that makes it fast.
-template <typename T, typename Write>
+template <typename E, typename Write>
 bool write_tiles(const Pool2dShape& shape, Layout layout, Write&& write) {
   if (!Tiles::cover(shape)) return false;
-  const Tiles tiles(shape, layout == Layout::nhwc ? shape.C : 1, movable_lanes<T>());
+  const Tiles tiles(shape, layout == Layout::nhwc ? shape.C : 1, movable_lanes<E>());
   if (!tiles.is_fast()) return false;
   parallel_units(tiles.view().units, elements_of(shape), [&](Span units) { write(tiles.view(), units); });
   return true;
 }
 
 // The same for the forward pass. Other ways to a maximum take longer than other ways to a sum: fewer lanes will do.
-template <typename T, typename Write>
+template <typename E, typename Write>
 bool write_tile_blocks(const Pool2dShape& shape, Layout layout, bool maximum, Write&& write) {
   const int64_t channels = layout == Layout::nhwc ? shape.C : 1;
   if (!Tiles::cover(shape)) return false;
-  const TileBlocks blocks(shape, channels, movable_lanes<T>(), maximum ? 4 : 2);
+  const TileBlocks blocks(shape, channels, movable_lanes<E>(), maximum ? 4 : 2);
   if (!blocks.is_fast()) return false;
   parallel_units(shape.N * shape.C / channels * shape.P, elements_of(shape),
                  [&](Span units) { write(blocks.view(), units); });
@@ -127,10 +128,11 @@ bool has_strips(const Pool2dShape& shape) {
          shape.stride_h <= 2;
 }
 
-// Whether an average reads long rows from memory: better one after the other, as they lie, than in bands.
-template <typename T>
+// Whether an average reads long rows from memory: better one after the other, as they lie, than in bands. Both take
+// sums in orders of their own, of which bfloat16 has that of float32.
+template <typename E>
 bool reads_long_rows(const Pool2dShape& shape) {
-  const int64_t row_bytes = shape.W * shape.C * static_cast<int64_t>(sizeof(T));
+  const int64_t row_bytes = shape.W * shape.C * static_cast<int64_t>(sizeof(computed_t<E>));
   return row_bytes >= kLongRowBytes && shape.N * shape.H * row_bytes >= kFarBytes;
 }
 
@@ -180,14 +182,15 @@ void parallel_images(const Pool2dShape& shape, Layout layout, Function&& functio
 }
 
 // Columns innermost, windows of any shape.
-template <typename T, typename Offset>
-void max_pool2d_any_nchw(const Pool2dShape& shape, const T* input, T* output, Offset* offsets) {
+template <typename E, typename Offset>
+void max_pool2d_any_nchw(const Pool2dShape& shape, const E* input, E* output, Offset* offsets) {
+  using T = computed_t<E>;
   const AxisTable row_table = tabulate_windows({shape, true}, shape.W, shape.S);
   const AxisTable column_table = tabulate_windows({shape, false}, 1, 1);
   const AxisTaps rows = row_table.view();
   const AxisTaps columns = column_table.view();
   parallel_images(shape, Layout::nchw, [&](int64_t unit) {
-    const T* plane = input + unit * shape.H * shape.W;
+    const E* plane = input + unit * shape.H * shape.W;
     int64_t at = unit * shape.P * shape.Q;
     for (int64_t p = 0; p < shape.P; ++p) {
       for (int64_t q = 0; q < shape.Q; ++q, ++at) {
@@ -197,29 +200,30 @@ void max_pool2d_any_nchw(const Pool2dShape& shape, const T* input, T* output, Of
         if (columns.first[q] < columns.first[q + 1]) code += columns.taps[columns.first[q]].code;
         for (int64_t i = rows.first[p]; i < rows.first[p + 1]; ++i) {
           for (int64_t j = columns.first[q]; j < columns.first[q + 1]; ++j) {
-            const T value = plane[rows.taps[i].place + columns.taps[j].place];
+            const T value = read_one(plane[rows.taps[i].place + columns.taps[j].place]);
             if (value > best || value != value) {
               best = value;
               code = rows.taps[i].code + columns.taps[j].code;
             }
           }
         }
-        output[at] = best;
+        output[at] = rounded_one<E>(best);
         if (offsets != nullptr) offsets[at] = static_cast<Offset>(code);
       }
     }
   });
 }
 
-template <typename T, typename Offset>
-void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phased, const T* input, T* output,
+template <typename E, typename Offset>
+void max_pool2d_phased_nchw(const Pool2dShape& shape, const PhasedColumns& phased, const E* input, E* output,
                             Offset* offsets) {
+  using T = computed_t<E>;
   const AxisTable rows = tabulate_windows({shape, true}, 1, shape.S);
   Pool2dNchw work = forward_nchw(shape, rows);
   work.stride = phased.stride;
   work.pad = phased.pad;
   work.phase_length = shape.Q + phased.reach();
-  work.copies_rows = phased.stride > 1 || phased.pad > 0 || work.phase_length > shape.W;
+  work.copies_rows = kIsRounded<E> || phased.stride > 1 || phased.pad > 0 || work.phase_length > shape.W;
   const AxisTable columns = phased.forward_taps(work.phase_length);
   work.column_taps = columns.view();
   const int64_t row_elements = work.stride * work.phase_length;
@@ -254,9 +258,9 @@ std::vector<int64_t> places_of_windows(const PoolAxis& axis, int64_t scale) {
   return places;
 }
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_output, const Offset* offsets,
-                                   T* grad_input) {
+template <typename E, typename Offset>
+void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const E* grad_output, const Offset* offsets,
+                                   E* grad_input) {
   const std::vector<int64_t> rows = places_of_windows({shape, true}, shape.W);
   const std::vector<int64_t> columns = places_of_windows({shape, false}, 1);
   std::vector<int64_t> steps;
@@ -267,10 +271,13 @@ void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
     }
   }
   steps.resize(std::max<size_t>(steps.size(), 256), kNowhere);
-  const Pool2dScatter work{shape.P,     shape.Q,        shape.R * shape.S, shape.H * shape.W,
-                           rows.data(), columns.data(), steps.data()};
-  parallel_units(shape.N * shape.C, elements_of(shape), [&](Span planes) {
-    D2L_CALL_BEST(max_pool2d_input_grad_scatter, work, grad_output, offsets, grad_input, planes);
+  const int64_t plane = shape.H * shape.W;
+  const int64_t planes = kIsRounded<E> ? std::max<int64_t>(1, kElementsPerStep / plane) : 1;
+  const Pool2dScatter work{shape.P, shape.Q,     shape.R * shape.S, plane,
+                           planes,  rows.data(), columns.data(),    steps.data()};
+  parallel_units(shape.N * shape.C, elements_of(shape), [&](Span units) {
+    std::vector<computed_t<E>> sums(static_cast<size_t>(kIsRounded<E> ? planes * plane : 0));
+    D2L_CALL_BEST(max_pool2d_input_grad_scatter, work, grad_output, offsets, grad_input, sums.data(), units);
   });
 }
 
@@ -298,8 +305,9 @@ class Divisors {
   Lengths rows_, columns_;
 };
 
-template <typename T>
-void avg_pool2d_in_nchw(const Pool2dShape& shape, const T* input, T* output) {
+template <typename E>
+void avg_pool2d_in_nchw(const Pool2dShape& shape, const E* input, E* output) {
+  using T = computed_t<E>;
   const PhasedColumns phased(shape);
   const Divisors<T> divisors(shape);
   const WindowSizes<T> sizes = divisors.view();
@@ -348,8 +356,9 @@ AxisTable merge_equal_columns(const AxisTable& covers, std::vector<Span>& spans)
   return merged;
 }
 
-template <typename T>
-void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_output, T* grad_input) {
+template <typename E>
+void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const E* grad_output, E* grad_input) {
+  using T = computed_t<E>;
   const PhasedColumns phased(shape);
   const Divisors<T> divisors(shape);
   const WindowSizes<T> sizes = divisors.view();
@@ -381,15 +390,15 @@ void avg_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const T* grad_outpu
 
 }  // namespace
 
-template <typename T, typename Offset>
-void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output, Offset* offsets) {
+template <typename E, typename Offset>
+void max_pool2d(const Pool2dShape& shape, Layout layout, const E* input, E* output, Offset* offsets) {
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
   if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
         D2L_CALL_BEST(max_pool2d_global, work, input, output, offsets, units);
       })) {
     return;
   }
-  if (write_tile_blocks<T>(shape, layout, true, [&](const Pool2dTileBlocks& work, Span units) {
+  if (write_tile_blocks<E>(shape, layout, true, [&](const Pool2dTileBlocks& work, Span units) {
         D2L_CALL_BEST(max_pool2d_tiles, work, input, output, offsets, units);
       })) {
     return;
@@ -414,9 +423,9 @@ void max_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, const Offset* offsets,
-                           T* grad_input) {
+template <typename E, typename Offset>
+void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const E* grad_output, const Offset* offsets,
+                           E* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
   if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
         D2L_CALL_BEST(max_pool2d_input_grad_global, work, grad_output, offsets, grad_input, units);
@@ -424,8 +433,8 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     return;
   }
   const bool short_rows =
-      layout == Layout::nchw && shape.W < movable_lanes<T>() && !Tiles::is_run(shape, 1, movable_lanes<T>());
-  if (!short_rows && write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
+      layout == Layout::nchw && shape.W < movable_lanes<E>() && !Tiles::is_run(shape, 1, movable_lanes<E>());
+  if (!short_rows && write_tiles<E>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(max_pool2d_input_grad_tiles, work, grad_output, offsets, grad_input, units);
       })) {
     return;
@@ -437,7 +446,7 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
     if constexpr (sizeof(Offset) == 1) {
       // Results that go to memory are better written row by row than in bands, unless reading takes longer; and rows a
       // multiple of a page apart share the sets of the first cache, too few for a band.
-      const bool aliases = shape.W * shape.C * static_cast<int64_t>(sizeof(T)) % kPageBytes == 0;
+      const bool aliases = shape.W * shape.C * static_cast<int64_t>(sizeof(E)) % kPageBytes == 0;
       const bool streams = is_streamed(shape.N * shape.C * shape.H * shape.W, grad_input);
       const bool by_rows = shape.stride_h > 1 && (aliases || streams);
       if (has_strips(shape) && !by_rows) {
@@ -454,11 +463,11 @@ void max_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_gather(const Pool2dShape& shape, Layout layout, const T* input, const Offset* offsets, T* output) {
+template <typename E, typename Offset>
+void max_pool2d_gather(const Pool2dShape& shape, Layout layout, const E* input, const Offset* offsets, E* output) {
   parallel_images(shape, layout, [&](int64_t image) {
     visit_places(shape, layout, offsets, image,
-                 [&](int64_t to, int64_t from, Place) { output[to] = from >= 0 ? input[from] : T(0); });
+                 [&](int64_t to, int64_t from, Place) { output[to] = from >= 0 ? input[from] : E{}; });
   });
 }
 
@@ -470,17 +479,17 @@ void max_pool2d_indices(const Pool2dShape& shape, Layout layout, const Offset* o
   });
 }
 
-template <typename T>
-void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* output) {
+template <typename E>
+void avg_pool2d(const Pool2dShape& shape, Layout layout, const E* input, E* output) {
   if (shape.N * shape.C * shape.P * shape.Q == 0) return;
-  const Divisors<T> divisors(shape);
-  const WindowSizes<T> sizes = divisors.view();
+  const Divisors<computed_t<E>> divisors(shape);
+  const auto sizes = divisors.view();
   if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_global, work, sizes.uniform, input, output, units);
       })) {
     return;
   }
-  if (write_tile_blocks<T>(shape, layout, false, [&](const Pool2dTileBlocks& work, Span units) {
+  if (write_tile_blocks<E>(shape, layout, false, [&](const Pool2dTileBlocks& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_tiles, work, sizes.uniform, input, output, units);
       })) {
     return;
@@ -489,7 +498,7 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
   const AxisTable rows = tabulate_windows({shape, true}, 1, 0);
   const AxisTable columns = tabulate_windows({shape, false}, shape.C, 0);
   const Pool2dNhwc work = forward_nhwc(shape, rows, columns);
-  if (has_strips(shape) && !reads_long_rows<T>(shape)) {
+  if (has_strips(shape) && !reads_long_rows<E>(shape)) {
     return write_strips(shape, work, kWindowRowsPerBand / shape.stride_h, [&](const auto& strips, Span units) {
       D2L_CALL_BEST(avg_pool2d_strips, strips, sizes, input, output, units);
     });
@@ -498,17 +507,17 @@ void avg_pool2d(const Pool2dShape& shape, Layout layout, const T* input, T* outp
                  [&](Span units) { D2L_CALL_BEST(avg_pool2d_nhwc, work, sizes, input, output, units); });
 }
 
-template <typename T>
-void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* grad_output, T* grad_input) {
+template <typename E>
+void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const E* grad_output, E* grad_input) {
   if (shape.N * shape.C * shape.H * shape.W == 0) return;
-  const Divisors<T> divisors(shape);
-  const WindowSizes<T> sizes = divisors.view();
+  const Divisors<computed_t<E>> divisors(shape);
+  const auto sizes = divisors.view();
   if (write_global(shape, layout, [&](const Pool2dGlobal& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_input_grad_global, work, sizes.uniform, grad_output, grad_input, units);
       })) {
     return;
   }
-  if (write_tiles<T>(shape, layout, [&](const Pool2dTiles& work, Span units) {
+  if (write_tiles<E>(shape, layout, [&](const Pool2dTiles& work, Span units) {
         D2L_CALL_BEST(avg_pool2d_input_grad_tiles, work, sizes.uniform, grad_output, grad_input, units);
       })) {
     return;
@@ -520,7 +529,7 @@ void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
   const AxisTable columns =
       tabulate_covers(horizontal, shape.C, [&](int64_t q, int64_t) { return horizontal.divisor(q); });
   const Pool2dNhwc work = backward_nhwc(shape, rows, columns);
-  if (has_strips(shape) && (shape.stride_h > 1 || !reads_long_rows<T>(shape))) {
+  if (has_strips(shape) && (shape.stride_h > 1 || !reads_long_rows<E>(shape))) {
     return write_strips(shape, work, kPixelRowsPerBand, [&](const auto& strips, Span units) {
       D2L_CALL_BEST(avg_pool2d_input_grad_strips, strips, sizes, grad_output, grad_input, units);
     });
@@ -530,21 +539,28 @@ void avg_pool2d_input_grad(const Pool2dShape& shape, Layout layout, const T* gra
   });
 }
 
-#define D2L_INSTANTIATE(T, Offset)                                                              \
-  template void max_pool2d(const Pool2dShape&, Layout, const T*, T*, Offset*);                  \
-  template void max_pool2d_input_grad(const Pool2dShape&, Layout, const T*, const Offset*, T*); \
-  template void max_pool2d_gather(const Pool2dShape&, Layout, const T*, const Offset*, T*);
+#define D2L_INSTANTIATE(E, Offset)                                                              \
+  template void max_pool2d(const Pool2dShape&, Layout, const E*, E*, Offset*);                  \
+  template void max_pool2d_input_grad(const Pool2dShape&, Layout, const E*, const Offset*, E*); \
+  template void max_pool2d_gather(const Pool2dShape&, Layout, const E*, const Offset*, E*);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
 D2L_INSTANTIATE(double, uint8_t)
 D2L_INSTANTIATE(double, int32_t)
+D2L_INSTANTIATE(BFloat16, uint8_t)
+D2L_INSTANTIATE(BFloat16, int32_t)
+#undef D2L_INSTANTIATE
 
 template void max_pool2d_indices(const Pool2dShape&, Layout, const uint8_t*, int64_t*);
 template void max_pool2d_indices(const Pool2dShape&, Layout, const int32_t*, int64_t*);
-template void avg_pool2d(const Pool2dShape&, Layout, const float*, float*);
-template void avg_pool2d(const Pool2dShape&, Layout, const double*, double*);
-template void avg_pool2d_input_grad(const Pool2dShape&, Layout, const float*, float*);
-template void avg_pool2d_input_grad(const Pool2dShape&, Layout, const double*, double*);
+
+#define D2L_INSTANTIATE(E)                                            \
+  template void avg_pool2d(const Pool2dShape&, Layout, const E*, E*); \
+  template void avg_pool2d_input_grad(const Pool2dShape&, Layout, const E*, E*);
+
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
 
 }  // namespace d2l::cpu

@@ -49,19 +49,22 @@ struct Maxima {
   }
 };
 
-template <typename T, typename Offset>
-void max_of_plane_one_by_one(const T* plane, int64_t pixels, T* output, Offset* offset) {
+template <typename E, typename Offset>
+void max_of_plane_one_by_one(const E* plane, int64_t pixels, E* output, Offset* offset) {
+  using T = computed_t<E>;
   T best = -std::numeric_limits<T>::infinity();
   int64_t place = 0;
   for (int64_t i = 0; i < pixels; ++i) {
-    if (plane[i] > best || plane[i] != plane[i]) best = plane[i], place = i;
+    const T value = read_one(plane[i]);
+    if (value > best || value != value) best = value, place = i;
   }
-  *output = best;
+  *output = rounded_one<E>(best);
   if (offset != nullptr) *offset = static_cast<Offset>(place);
 }
 
-template <bool kWithOffsets, typename T, typename Offset>
-D2L_INLINE void max_of_plane(const T* plane, int64_t pixels, T* output, Offset* offset) {
+template <bool kWithOffsets, typename E, typename Offset>
+D2L_INLINE void max_of_plane(const E* plane, int64_t pixels, E* output, Offset* offset) {
+  using T = computed_t<E>;
   using Code = lane_t<T>;
   constexpr int kCount = kLanes<T>;
   if (pixels < kCount) return max_of_plane_one_by_one(plane, pixels, output, offset);
@@ -72,7 +75,7 @@ D2L_INLINE void max_of_plane(const T* plane, int64_t pixels, T* output, Offset* 
   for_each_pack<kCount, kAccumulators>(pixels, [&](auto, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
     vec_t<T> values[blocks.value];
     for (int b = 0; b < blocks.value; ++b) {
-      values[b] = load(plane + i + b * kCount);
+      values[b] = read(plane + i + b * kCount);
       const auto pixel = lanes + static_cast<Code>(i + b * kCount);
       replace_where_greater(values[b], pixel, maxima[b].best, maxima[b].pixel);
     }
@@ -93,10 +96,10 @@ D2L_INLINE void max_of_plane(const T* plane, int64_t pixels, T* output, Offset* 
     T best =
         fold_all<T>(larger(larger(maxima[0].best, maxima[1].best), larger(maxima[2].best, maxima[3].best)), larger);
     if (best == 0) {  // likewise
-      while (*plane != 0) ++plane;
-      best = *plane;
+      while (read_one(*plane) != 0) ++plane;
+      best = read_one(*plane);
     }
-    *output = best;
+    *output = rounded_one<E>(best);
   }
 }
 
@@ -110,8 +113,9 @@ D2L_INLINE void for_each_pixel(int64_t pixels, Visit&& visit) {
   for (; i < pixels; ++i) visit(0, i);
 }
 
-template <bool kWithOffsets, typename T, typename Offset>
-D2L_INLINE void max_of_channels(const Pool2dGlobal& work, const T* image, T* output, Offset* offsets) {
+template <bool kWithOffsets, typename E, typename Offset>
+D2L_INLINE void max_of_channels(const Pool2dGlobal& work, const E* image, E* output, Offset* offsets) {
+  using T = computed_t<E>;
   using Code = lane_t<T>;
   for_each_pack<T>(work.channels, [&](auto count, auto blocks, int64_t c) D2L_INLINE_LAMBDA {
     constexpr int kCount = count.value, kBlocks = blocks.value, kTurns = kAccumulators / kBlocks;
@@ -146,10 +150,10 @@ D2L_INLINE void max_of_channels(const Pool2dGlobal& work, const T* image, T* out
   });
 }
 
-template <bool kWithOffsets, typename T, typename Offset>
-D2L_INLINE void max_of_units(const Pool2dGlobal& work, const T* input, T* output, Offset* offsets, Span units) {
+template <bool kWithOffsets, typename E, typename Offset>
+D2L_INLINE void max_of_units(const Pool2dGlobal& work, const E* input, E* output, Offset* offsets, Span units) {
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* source = input + unit * work.pixels * work.channels;
+    const E* source = input + unit * work.pixels * work.channels;
     Offset* places = kWithOffsets ? offsets + unit * work.channels : nullptr;
     if (work.channels == 1) {
       max_of_plane<kWithOffsets>(source, work.pixels, output + unit, places);
@@ -159,26 +163,26 @@ D2L_INLINE void max_of_units(const Pool2dGlobal& work, const T* input, T* output
   }
 }
 
-template <typename T>
-D2L_INLINE T sum_of_plane(const T* plane, int64_t pixels) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE T sum_of_plane(const E* plane, int64_t pixels) {
   constexpr int kCount = kLanes<T>;
   vec_t<T> sums[kAccumulators] = {};
   int64_t i = 0;
   for (; i + kAccumulators * kCount <= pixels; i += kAccumulators * kCount) {
-    for (int b = 0; b < kAccumulators; ++b) sums[b] += load(plane + i + b * kCount);
+    for (int b = 0; b < kAccumulators; ++b) sums[b] += read(plane + i + b * kCount);
   }
   for (; i + 2 * kCount <= pixels; i += 2 * kCount) {
-    for (int b = 0; b < 2; ++b) sums[b] += load(plane + i + b * kCount);
+    for (int b = 0; b < 2; ++b) sums[b] += read(plane + i + b * kCount);
   }
-  if (i + kCount <= pixels) sums[2] += load(plane + i), i += kCount;
-  if (i < pixels) sums[3] += load_partial(plane + i, pixels - i);
+  if (i + kCount <= pixels) sums[2] += read(plane + i), i += kCount;
+  if (i < pixels) sums[3] += read_partial(plane + i, pixels - i);
   return fold_all<T>((sums[0] + sums[1]) + (sums[2] + sums[3]), [](auto a, auto b) D2L_INLINE_LAMBDA { return a + b; });
 }
 
 }  // namespace
 
-template <typename T, typename Offset>
-void max_pool2d_global(const Pool2dGlobal& work, const T* input, T* output, Offset* offsets, Span units) {
+template <typename E, typename Offset>
+void max_pool2d_global(const Pool2dGlobal& work, const E* input, E* output, Offset* offsets, Span units) {
   if (offsets != nullptr) {
     max_of_units<true>(work, input, output, offsets, units);
   } else {
@@ -186,14 +190,14 @@ void max_pool2d_global(const Pool2dGlobal& work, const T* input, T* output, Offs
   }
 }
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad_global(const Pool2dGlobal& work, const T* grad_output, const Offset* offsets, T* grad_input,
+template <typename E, typename Offset>
+void max_pool2d_input_grad_global(const Pool2dGlobal& work, const E* grad_output, const Offset* offsets, E* grad_input,
                                   Span units) {
   const int64_t elements = work.pixels * work.channels;
-  const int64_t step = max(1, kClearedBytes / (elements * static_cast<int64_t>(sizeof(T))));
+  const int64_t step = max(1, kClearedBytes / (elements * static_cast<int64_t>(sizeof(E))));
   for (int64_t begin = units.begin; begin < units.end; begin += step) {
     const int64_t end = min(begin + step, units.end);
-    fill_run(grad_input + begin * elements, (end - begin) * elements, T(0));
+    fill_run(grad_input + begin * elements, (end - begin) * elements, 0);
     for (int64_t unit = begin; unit < end; ++unit) {
       for (int64_t c = 0; c < work.channels; ++c) {
         const int64_t window = unit * work.channels + c;
@@ -206,19 +210,20 @@ void max_pool2d_input_grad_global(const Pool2dGlobal& work, const T* grad_output
   }
 }
 
-template <typename T>
-void avg_pool2d_global(const Pool2dGlobal& work, T size, const T* input, T* output, Span units) {
+template <typename E>
+void avg_pool2d_global(const Pool2dGlobal& work, computed_t<E> size, const E* input, E* output, Span units) {
+  using T = computed_t<E>;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* source = input + unit * work.pixels * work.channels;
+    const E* source = input + unit * work.pixels * work.channels;
     if (work.channels == 1) {
-      output[unit] = sum_of_plane(source, work.pixels) / size;
+      output[unit] = rounded_one<E>(sum_of_plane(source, work.pixels) / size);
       continue;
     }
     for_each_pack<T>(work.channels, [&](auto count, auto blocks, int64_t c) D2L_INLINE_LAMBDA {
       constexpr int kCount = count.value, kBlocks = blocks.value, kTurns = kAccumulators / kBlocks;
       pack_t<T, kCount> sums[kTurns][kBlocks] = {};
       for_each_pixel<kTurns>(work.pixels, [&](int turn, int64_t i) D2L_INLINE_LAMBDA {
-        const T* from = source + i * work.channels + c;
+        const E* from = source + i * work.channels + c;
         for (int b = 0; b < kBlocks; ++b) sums[turn][b] += load_pack<kCount>(from + b * kCount);
       });
       for (int b = 0; b < kBlocks; ++b) {
@@ -229,14 +234,15 @@ void avg_pool2d_global(const Pool2dGlobal& work, T size, const T* input, T* outp
   }
 }
 
-template <typename T>
-void avg_pool2d_input_grad_global(const Pool2dGlobal& work, T size, const T* grad_output, T* grad_input, Span units) {
+template <typename E>
+void avg_pool2d_input_grad_global(const Pool2dGlobal& work, computed_t<E> size, const E* grad_output, E* grad_input,
+                                  Span units) {
+  using T = computed_t<E>;
   for (int64_t unit = units.begin; unit < units.end; ++unit) {
-    const T* gradients = grad_output + unit * work.channels;
-    T* to = grad_input + unit * work.pixels * work.channels;
+    const E* gradients = grad_output + unit * work.channels;
+    E* to = grad_input + unit * work.pixels * work.channels;
     if (work.channels == 1) {
-      const T gradient = gradients[0] / size;
-      fill_run(to, work.pixels, gradient);
+      fill_run(to, work.pixels, read_one(gradients[0]) / size);
       continue;
     }
     for_each_pack<T>(work.channels, [&](auto count, auto blocks, int64_t c) D2L_INLINE_LAMBDA {
@@ -250,18 +256,24 @@ void avg_pool2d_input_grad_global(const Pool2dGlobal& work, T size, const T* gra
   }
 }
 
-#define D2L_INSTANTIATE(T, Offset)                                                   \
-  template void max_pool2d_global(const Pool2dGlobal&, const T*, T*, Offset*, Span); \
-  template void max_pool2d_input_grad_global(const Pool2dGlobal&, const T*, const Offset*, T*, Span);
+#define D2L_INSTANTIATE(E, Offset)                                                   \
+  template void max_pool2d_global(const Pool2dGlobal&, const E*, E*, Offset*, Span); \
+  template void max_pool2d_input_grad_global(const Pool2dGlobal&, const E*, const Offset*, E*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
 D2L_INSTANTIATE(double, uint8_t)
 D2L_INSTANTIATE(double, int32_t)
+D2L_INSTANTIATE(BFloat16, uint8_t)
+D2L_INSTANTIATE(BFloat16, int32_t)
+#undef D2L_INSTANTIATE
 
-template void avg_pool2d_global(const Pool2dGlobal&, float, const float*, float*, Span);
-template void avg_pool2d_global(const Pool2dGlobal&, double, const double*, double*, Span);
-template void avg_pool2d_input_grad_global(const Pool2dGlobal&, float, const float*, float*, Span);
-template void avg_pool2d_input_grad_global(const Pool2dGlobal&, double, const double*, double*, Span);
+#define D2L_INSTANTIATE(E)                                                                 \
+  template void avg_pool2d_global(const Pool2dGlobal&, computed_t<E>, const E*, E*, Span); \
+  template void avg_pool2d_input_grad_global(const Pool2dGlobal&, computed_t<E>, const E*, E*, Span);
+
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

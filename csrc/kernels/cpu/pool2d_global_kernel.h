@@ -11,18 +11,18 @@ struct Pool2dGlobal {
   int64_t pixels, channels;
 };
 
-#define D2L_POOL2D_GLOBAL_KERNELS(capability)                                                               \
-  namespace capability {                                                                                    \
-  template <typename T, typename Offset>                                                                    \
-  void max_pool2d_global(const Pool2dGlobal& work, const T* input, T* output, Offset* offsets, Span units); \
-  template <typename T, typename Offset>                                                                    \
-  void max_pool2d_input_grad_global(const Pool2dGlobal& work, const T* grad_output, const Offset* offsets,  \
-                                    T* grad_input, Span units);                                             \
-  template <typename T>                                                                                     \
-  void avg_pool2d_global(const Pool2dGlobal& work, T size, const T* input, T* output, Span units);          \
-  template <typename T>                                                                                     \
-  void avg_pool2d_input_grad_global(const Pool2dGlobal& work, T size, const T* grad_output, T* grad_input,  \
-                                    Span units);                                                            \
+#define D2L_POOL2D_GLOBAL_KERNELS(capability)                                                                          \
+  namespace capability {                                                                                               \
+  template <typename E, typename Offset>                                                                               \
+  void max_pool2d_global(const Pool2dGlobal& work, const E* input, E* output, Offset* offsets, Span units);            \
+  template <typename E, typename Offset>                                                                               \
+  void max_pool2d_input_grad_global(const Pool2dGlobal& work, const E* grad_output, const Offset* offsets,             \
+                                    E* grad_input, Span units);                                                        \
+  template <typename E>                                                                                                \
+  void avg_pool2d_global(const Pool2dGlobal& work, computed_t<E> size, const E* input, E* output, Span units);         \
+  template <typename E>                                                                                                \
+  void avg_pool2d_input_grad_global(const Pool2dGlobal& work, computed_t<E> size, const E* grad_output, E* grad_input, \
+                                    Span units);                                                                       \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_GLOBAL_KERNELS)

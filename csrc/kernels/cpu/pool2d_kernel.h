@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -62,7 +63,8 @@ struct Pool2dNchw {
 // window_rows[p] + window_columns[q] + steps[k] of the plane. kNowhere in place of a term leaves the window out.
 struct Pool2dScatter {
   int64_t windows_down, windows_across, taps;
-  int64_t plane;  // elements
+  int64_t plane;   // elements
+  int64_t planes;  // that are cleared, added to and rounded at a time
   const int64_t* window_rows;
   const int64_t* window_columns;
   const int64_t* steps;
@@ -82,31 +84,32 @@ struct WindowSizes {
 constexpr int64_t kMostLanes = 16;
 
 // `scratch` comes filled with the identity of the operation (-infinity for a maximum, else zero); kernels write only
-// what lies inside the map.
+// what lies inside the map. That of Pool2dScatter is for sums that are rounded afterwards.
 #define D2L_POOL2D_KERNELS(capability)                                                                                \
   namespace capability {                                                                                              \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_nhwc(const Pool2dNhwc& work, const T* input, T* output, Offset* offsets, Span units);               \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const T* grad_output, const Offset* offsets, T* grad_input, \
+  template <typename E, typename Offset>                                                                              \
+  void max_pool2d_nhwc(const Pool2dNhwc& work, const E* input, E* output, Offset* offsets, Span units);               \
+  template <typename E, typename Offset>                                                                              \
+  void max_pool2d_input_grad_nhwc(const Pool2dNhwc& work, const E* grad_output, const Offset* offsets, E* grad_input, \
                                   Span units);                                                                        \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_nchw(const Pool2dNchw& work, const T* input, const Offset* first_columns, T* output,                \
-                       Offset* offsets, T* scratch, Span units);                                                      \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const T* grad_output, const Offset* offsets,          \
-                                     T* grad_input, Span planes);                                                     \
-  template <typename T>                                                                                               \
-  void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<T>& sizes, const T* input, T* output, Span units);   \
-  template <typename T>                                                                                               \
-  void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, T uniform_size, const T* grad_output, T* grad_input,        \
-                                  Span units);                                                                        \
-  template <typename T>                                                                                               \
-  void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* input, T* output, T* scratch,    \
+  template <typename E, typename Offset>                                                                              \
+  void max_pool2d_nchw(const Pool2dNchw& work, const E* input, const Offset* first_columns, E* output,                \
+                       Offset* offsets, computed_t<E>* scratch, Span units);                                          \
+  template <typename E, typename Offset>                                                                              \
+  void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const E* grad_output, const Offset* offsets,          \
+                                     E* grad_input, computed_t<E>* scratch, Span planes);                             \
+  template <typename E>                                                                                               \
+  void avg_pool2d_nhwc(const Pool2dNhwc& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output,    \
                        Span units);                                                                                   \
-  template <typename T>                                                                                               \
-  void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<T>& sizes, const T* grad_output,          \
-                                  T* grad_input, T* scratch, Span units);                                             \
+  template <typename E>                                                                                               \
+  void avg_pool2d_input_grad_nhwc(const Pool2dNhwc& work, computed_t<E> uniform_size, const E* grad_output,           \
+                                  E* grad_input, Span units);                                                         \
+  template <typename E>                                                                                               \
+  void avg_pool2d_nchw(const Pool2dNchw& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output,    \
+                       computed_t<E>* scratch, Span units);                                                           \
+  template <typename E>                                                                                               \
+  void avg_pool2d_input_grad_nchw(const Pool2dNchw& work, const WindowSizes<computed_t<E>>& sizes,                    \
+                                  const E* grad_output, E* grad_input, computed_t<E>* scratch, Span units);           \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_KERNELS)

@@ -7,7 +7,7 @@
 
 #include "kernels/cpu/integers.h"
 #include "kernels/cpu/pool2d_kernel.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_element.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -47,16 +47,28 @@ struct Int {
   static constexpr int value = kValue;
 };
 
-template <int kCount, typename T>
-D2L_INLINE pack_t<T, kCount> load_pack(const T* from) {
-  pack_t<T, kCount> value;
-  __builtin_memcpy(&value, from, sizeof(value));
-  return value;
+// Elements of E are widened on the way from memory, and rounded on the way back (see vec_element.h).
+template <int kCount, typename E>
+D2L_INLINE pack_t<computed_t<E>, kCount> load_pack(const E* from) {
+  if constexpr (std::is_same_v<E, BFloat16>) {
+    typename bfloat16::Packs<kCount>::Half half;
+    __builtin_memcpy(&half, from, sizeof(half));
+    return bfloat16::widened<kCount>(half);
+  } else {
+    pack_t<E, kCount> value;
+    __builtin_memcpy(&value, from, sizeof(value));
+    return value;
+  }
 }
 
 template <typename To, typename Value>
 D2L_INLINE void store_pack(To* to, Value value) {
-  __builtin_memcpy(to, &value, sizeof(value));
+  if constexpr (std::is_same_v<To, BFloat16>) {
+    const auto half = bfloat16::rounded<sizeof(value) / sizeof(float)>(value);
+    __builtin_memcpy(to, &half, sizeof(half));
+  } else {
+    __builtin_memcpy(to, &value, sizeof(value));
+  }
 }
 
 // Whether 0 <= place < size. Offsets come from a tensor, which may hold anything: no gradient is written by one unseen.
@@ -300,12 +312,12 @@ D2L_INLINE Value zip(Value a, Value b, std::integer_sequence<int, kIndices...>, 
 }
 
 // first[0], second[0], first[1], ...
-template <typename T, typename Value>
-D2L_INLINE void store_zipped(T* to, Value first, Value second) {
-  constexpr int kCount = sizeof(Value) / sizeof(T);
+template <typename E, typename Value>
+D2L_INLINE void store_zipped(E* to, Value first, Value second) {
+  constexpr int kCount = sizeof(Value) / sizeof(computed_t<E>);
   if constexpr (kCount == 1) {
-    to[0] = first[0];
-    to[1] = second[0];
+    to[0] = rounded_one<E>(first[0]);
+    to[1] = rounded_one<E>(second[0]);
   } else {
     constexpr auto kIndices = std::make_integer_sequence<int, kCount>{};
     store_pack(to, zip(first, second, kIndices, 0));
@@ -313,16 +325,16 @@ D2L_INLINE void store_zipped(T* to, Value first, Value second) {
   }
 }
 
-template <typename T>
-D2L_INLINE void fill_run(T* to, int64_t n, T value) {
-  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
+template <typename E>
+D2L_INLINE void fill_run(E* to, int64_t n, computed_t<E> value) {
+  for_each_pack<computed_t<E>>(n, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
     for (int b = 0; b < blocks.value; ++b) store_pack(to + i + b * count.value, spread<count.value>(value));
   });
 }
 
-template <typename T>
-D2L_INLINE void copy_row(const T* from, int64_t n, T* to) {
-  for_each_pack<T>(n, [&](auto count, auto blocks, int64_t i) {
+template <typename From, typename To>
+D2L_INLINE void copy_row(const From* from, int64_t n, To* to) {
+  for_each_pack<computed_t<From>>(n, [&](auto count, auto blocks, int64_t i) {
     for (int b = 0; b < blocks.value; ++b) {
       store_pack(to + i + b * count.value, load_pack<count.value>(from + i + b * count.value));
     }
@@ -354,26 +366,26 @@ struct Pairs {
 };
 
 // Writes a row as its phases, each `length` long, leaving alone what lies outside the row.
-template <typename T>
-D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t pad, int64_t length, T* phases) {
+template <typename E, typename T>
+D2L_INLINE void split_row(const E* row, int64_t width, int64_t stride, int64_t pad, int64_t length, T* phases) {
   if (stride == 1) return copy_row(row, min(width, length - pad), phases + pad);
   if (stride != 2) {
     PhaseCursor cursor(stride, pad);
     for (int64_t w = 0; w < width && cursor.at < length; ++w, cursor.step()) {
-      phases[cursor.phase * length + cursor.at] = row[w];
+      phases[cursor.phase * length + cursor.at] = read_one(row[w]);
     }
     return;
   }
   const Pairs pairs(width, pad, length);
   T* first = phases + pairs.first_phase * length + pairs.first;
   T* second = phases + pairs.second_phase * length + pairs.second;
-  if (pairs.has_lone(width, length)) first[pairs.count] = row[2 * pairs.count];
+  if (pairs.has_lone(width, length)) first[pairs.count] = read_one(row[2 * pairs.count]);
   for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     for (int b = 0; b < blocks.value; ++b, i += kCount) {
       if constexpr (kCount == 1) {
-        first[i] = row[2 * i];
-        second[i] = row[2 * i + 1];
+        first[i] = read_one(row[2 * i]);
+        second[i] = read_one(row[2 * i + 1]);
       } else {
         const auto low = load_pack<kCount>(row + 2 * i);
         const auto high = load_pack<kCount>(row + 2 * i + kCount);
@@ -386,17 +398,19 @@ D2L_INLINE void split_row(const T* row, int64_t width, int64_t stride, int64_t p
 }
 
 // The inverse, for phases that hold all of the row.
-template <typename T>
-D2L_INLINE void merge_row(const T* phases, int64_t width, int64_t stride, int64_t pad, int64_t length, T* row) {
+template <typename T, typename E>
+D2L_INLINE void merge_row(const T* phases, int64_t width, int64_t stride, int64_t pad, int64_t length, E* row) {
   if (stride != 2) {
     PhaseCursor cursor(stride, pad);
-    for (int64_t w = 0; w < width; ++w, cursor.step()) row[w] = phases[cursor.phase * length + cursor.at];
+    for (int64_t w = 0; w < width; ++w, cursor.step()) {
+      row[w] = rounded_one<E>(phases[cursor.phase * length + cursor.at]);
+    }
     return;
   }
   const Pairs pairs(width, pad, length);
   const T* first = phases + pairs.first_phase * length + pairs.first;
   const T* second = phases + pairs.second_phase * length + pairs.second;
-  if (pairs.has_lone(width, length)) row[2 * pairs.count] = first[pairs.count];
+  if (pairs.has_lone(width, length)) row[2 * pairs.count] = rounded_one<E>(first[pairs.count]);
   for_each_pack<T>(pairs.count, [&](auto count, auto blocks, int64_t i) {
     constexpr int kCount = count.value;
     for (int b = 0; b < blocks.value; ++b, i += kCount) {

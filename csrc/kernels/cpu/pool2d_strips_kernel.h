@@ -13,19 +13,19 @@ struct Pool2dStrips {
   int64_t stride, pad;  // of the rows
 };
 
-#define D2L_POOL2D_STRIPS_KERNELS(capability)                                                                    \
-  namespace capability {                                                                                         \
-  template <typename T>                                                                                          \
-  void max_pool2d_strips(const Pool2dStrips& work, const T* input, T* output, uint8_t* offsets, Span units);     \
-  template <typename T>                                                                                          \
-  void max_pool2d_input_grad_strips(const Pool2dStrips& work, const T* grad_output, const uint8_t* offsets,      \
-                                    T* grad_input, Span units);                                                  \
-  template <typename T>                                                                                          \
-  void avg_pool2d_strips(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* input, T* output,       \
-                         Span units);                                                                            \
-  template <typename T>                                                                                          \
-  void avg_pool2d_input_grad_strips(const Pool2dStrips& work, const WindowSizes<T>& sizes, const T* grad_output, \
-                                    T* grad_input, Span units);                                                  \
+#define D2L_POOL2D_STRIPS_KERNELS(capability)                                                                          \
+  namespace capability {                                                                                               \
+  template <typename E>                                                                                                \
+  void max_pool2d_strips(const Pool2dStrips& work, const E* input, E* output, uint8_t* offsets, Span units);           \
+  template <typename E>                                                                                                \
+  void max_pool2d_input_grad_strips(const Pool2dStrips& work, const E* grad_output, const uint8_t* offsets,            \
+                                    E* grad_input, Span units);                                                        \
+  template <typename E>                                                                                                \
+  void avg_pool2d_strips(const Pool2dStrips& work, const WindowSizes<computed_t<E>>& sizes, const E* input, E* output, \
+                         Span units);                                                                                  \
+  template <typename E>                                                                                                \
+  void avg_pool2d_input_grad_strips(const Pool2dStrips& work, const WindowSizes<computed_t<E>>& sizes,                 \
+                                    const E* grad_output, E* grad_input, Span units);                                  \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_STRIPS_KERNELS)

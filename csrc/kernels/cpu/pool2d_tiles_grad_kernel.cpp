@@ -25,14 +25,14 @@ D2L_INLINE pack_t<T, kCount> where_equal(pack_t<lane_t<T>, kCount> codes, pack_t
   return codes == code ? value : pack_t<T, kCount>{};
 }
 
-template <typename T>
-D2L_INLINE void clear(T* to, int64_t count) {
-  __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+template <typename E>
+D2L_INLINE void clear(E* to, int64_t count) {
+  __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(E));
 }
 
 // What lies below the last window and to the right of it.
-template <typename T>
-D2L_INLINE void clear_rest(const Pool2dTiles& work, bool is_last, T* rows) {
+template <typename E>
+D2L_INLINE void clear_rest(const Pool2dTiles& work, bool is_last, E* rows) {
   const int64_t pitch = work.source_columns * work.channels, used = work.columns * work.S * work.channels;
   if (used < pitch) {
     for (int64_t r = 0; r < work.R; ++r) clear(rows + r * pitch + used, pitch - used);
@@ -41,12 +41,12 @@ D2L_INLINE void clear_rest(const Pool2dTiles& work, bool is_last, T* rows) {
 }
 
 // kCount channels at a time, of windows of kTaps x kTaps pixels, or of any size for 0. `size` is 0 for a maximum.
-template <int kTaps, bool kMaximum, typename T, typename Offset>
-D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets, T* rows) {
+template <int kTaps, bool kMaximum, typename E, typename Offset, typename T = computed_t<E>>
+D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const E* gradients, const Offset* offsets, E* rows) {
   const int64_t R = kTaps > 0 ? kTaps : work.R, S = kTaps > 0 ? kTaps : work.S;
   const int64_t channels = work.channels, pitch = work.source_columns * channels;
   for (int64_t q = 0; q < work.columns; ++q, gradients += channels, offsets += kMaximum ? channels : 0) {
-    T* const first = rows + q * S * channels;
+    E* const first = rows + q * S * channels;
     for_each_pack<T>(channels, [&](auto count, auto blocks, int64_t i) D2L_INLINE_LAMBDA {
       constexpr int kCount = count.value;
       constexpr int kBlocks = blocks.value;
@@ -62,7 +62,7 @@ D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients
       }
       lane_t<T> code = 0;
       for (int64_t r = 0; r < R; ++r) {
-        T* to = first + r * pitch + i;
+        E* to = first + r * pitch + i;
         for (int64_t s = 0; s < S; ++s, ++code, to += channels) {
           for (int b = 0; b < kBlocks; ++b) {
             if constexpr (kCount == kLanes<T>) prefetch_stores(to + b * kCount);
@@ -80,9 +80,9 @@ D2L_INLINE void write_pixels(const Pool2dTiles& work, T size, const T* gradients
 // A register of the input's row at a time, `used` pixels (times channels) of it. There are `left` windows from the
 // first on, in all of the tensor. Where kWhole is set whole registers may be read and written: what they hold too much
 // is written again later. Loads and stores of parts take much longer.
-template <bool kWhole, bool kMaximum, typename T, typename Offset>
-D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets, int64_t left,
-                            int64_t used, T* rows) {
+template <bool kWhole, bool kMaximum, typename E, typename Offset, typename T = computed_t<E>>
+D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const E* gradients, const Offset* offsets, int64_t left,
+                            int64_t used, E* rows) {
   using Code = lane_t<T>;
   constexpr int kCount = kLanes<T>;
   const int64_t pitch = work.source_columns * work.channels,
@@ -92,11 +92,11 @@ D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const T* gradients,
     pack_t<Code, kCount> places{}, codes{}, code{};
     vec_t<T> windows;
     if constexpr (kWhole) {
-      windows = load(gradients + from);
+      windows = read(gradients + from);
       if constexpr (kMaximum) places = load_codes<Code, kCount>(offsets + from);
     } else {
       const int64_t available = min(left - from, kCount);
-      windows = load_partial(gradients + from, available);
+      windows = read_partial(gradients + from, available);
       if constexpr (kMaximum) {
         Offset padded[kCount] = {};
         for (int64_t lane = 0; lane < available; ++lane) padded[lane] = offsets[from + lane];
@@ -111,23 +111,23 @@ D2L_INLINE void write_lanes(const Pool2dTiles& work, T size, const T* gradients,
     } else {
       gradient /= size;
     }
-    T* to = rows + begin;
+    E* to = rows + begin;
     for (int64_t r = 0; r < work.R; ++r, code += static_cast<Code>(work.S), to += pitch) {
       const auto value = kMaximum ? where_equal<T, kCount>(codes, code, gradient) : gradient;
       prefetch_stores(to);
       if constexpr (kWhole) {
-        store(to, value);
+        write(to, value);
       } else {
-        store_partial(to, value, min(used - begin, kCount));
+        write_partial(to, value, min(used - begin, kCount));
       }
     }
   }
 }
 
 // There is `room` for elements from `rows` on that this thread writes.
-template <bool kMaximum, typename T, typename Offset>
-D2L_INLINE void write_row_by_lanes(const Pool2dTiles& work, T size, const T* gradients, const Offset* offsets,
-                                   int64_t left, int64_t room, T* rows) {
+template <bool kMaximum, typename E, typename Offset, typename T = computed_t<E>>
+D2L_INLINE void write_row_by_lanes(const Pool2dTiles& work, T size, const E* gradients, const Offset* offsets,
+                                   int64_t left, int64_t room, E* rows) {
   constexpr int kCount = kLanes<T>;
   const int64_t pitch = work.source_columns * work.channels, row = work.columns * work.S * work.channels;
   const int64_t used = min(row, left * work.S);
@@ -139,13 +139,13 @@ D2L_INLINE void write_row_by_lanes(const Pool2dTiles& work, T size, const T* gra
 }
 #endif
 
-template <bool kMaximum, typename T, typename Offset>
-D2L_INLINE void write_tiles(const Pool2dTiles& work, T size, const T* grad_output, const Offset* offsets, T* grad_input,
-                            Span units) {
+template <bool kMaximum, typename E, typename Offset>
+D2L_INLINE void write_tiles(const Pool2dTiles& work, computed_t<E> size, const E* grad_output, const Offset* offsets,
+                            E* grad_input, Span units) {
   const int64_t pitch = work.source_columns * work.channels, windows = work.columns * work.channels;
   const int64_t rest = (work.source_rows - work.rows * work.R) * pitch;
   int64_t p = units.begin % work.rows;
-  T* rows = grad_input + (units.begin / work.rows * work.source_rows + p * work.R) * pitch;
+  E* rows = grad_input + (units.begin / work.rows * work.source_rows + p * work.R) * pitch;
   int64_t left = work.windows - units.begin * windows;
   int64_t room = (units.end / work.rows - units.begin / work.rows) * (work.rows * work.R * pitch + rest) +
                  (units.end % work.rows - p) * work.R * pitch;  // from `rows` to the end of what is written here
@@ -173,26 +173,30 @@ D2L_INLINE void write_tiles(const Pool2dTiles& work, T size, const T* grad_outpu
 
 }  // namespace
 
-template <typename T, typename Offset>
-void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const T* grad_output, const Offset* offsets, T* grad_input,
+template <typename E, typename Offset>
+void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const E* grad_output, const Offset* offsets, E* grad_input,
                                  Span units) {
-  write_tiles<true>(work, T(0), grad_output, offsets, grad_input, units);
+  write_tiles<true>(work, 0, grad_output, offsets, grad_input, units);
 }
 
-template <typename T>
-void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, T size, const T* grad_output, T* grad_input, Span units) {
-  write_tiles<false, T, uint8_t>(work, size, grad_output, nullptr, grad_input, units);
+template <typename E>
+void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, computed_t<E> size, const E* grad_output, E* grad_input,
+                                 Span units) {
+  write_tiles<false, E, uint8_t>(work, size, grad_output, nullptr, grad_input, units);
 }
 
-#define D2L_INSTANTIATE(T, Offset) \
-  template void max_pool2d_input_grad_tiles(const Pool2dTiles&, const T*, const Offset*, T*, Span);
+#define D2L_INSTANTIATE(E, Offset) \
+  template void max_pool2d_input_grad_tiles(const Pool2dTiles&, const E*, const Offset*, E*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
 D2L_INSTANTIATE(double, uint8_t)
 D2L_INSTANTIATE(double, int32_t)
+D2L_INSTANTIATE(BFloat16, uint8_t)
+D2L_INSTANTIATE(BFloat16, int32_t)
 
 template void avg_pool2d_input_grad_tiles(const Pool2dTiles&, float, const float*, float*, Span);
 template void avg_pool2d_input_grad_tiles(const Pool2dTiles&, double, const double*, double*, Span);
+template void avg_pool2d_input_grad_tiles(const Pool2dTiles&, float, const BFloat16*, BFloat16*, Span);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -17,9 +17,10 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // What is made of windows, a pack of them at a time, whose taps come in order.
-template <bool kOffsets, typename T, typename Offset>
+template <bool kOffsets, typename E, typename Offset>
 struct Maximum {
-  using Value = T;
+  using Element = E;
+  using T = computed_t<E>;
   using Code = lane_t<T>;
 
   // With kNans a NaN is greater than what came before it; without them `watch` tells whether there were any.
@@ -49,7 +50,7 @@ struct Maximum {
     }
   };
 
-  T* output;
+  E* output;
   Offset* offsets;
 
   template <typename Result>
@@ -60,14 +61,15 @@ struct Maximum {
   }
   template <typename Result>
   D2L_INLINE void write_first(const Result& windows, int64_t at, int64_t count) const {
-    store_partial(output + at, windows.best, count);
+    write_partial(output + at, windows.best, count);
     if constexpr (kOffsets) store_first_codes<Code>(offsets + at, windows.codes, count);
   }
 };
 
-template <typename T>
+template <typename E>
 struct Average {
-  using Value = T;
+  using Element = E;
+  using T = computed_t<E>;
 
   template <int kCount, bool>
   struct Windows {
@@ -85,7 +87,7 @@ struct Average {
     }
   };
 
-  T* output;
+  E* output;
   T size;
 
   template <typename Result>
@@ -94,18 +96,18 @@ struct Average {
   }
   template <typename Result>
   D2L_INLINE void write_first(const Result& windows, int64_t at, int64_t count) const {
-    store_partial(output + at, windows.sum / size, count);
+    write_partial(output + at, windows.sum / size, count);
   }
 };
 
 // Where the pixels of rows of windows begin: a walk from `unit` on.
-template <typename T>
+template <typename E>
 struct RowCursor {
   const Pool2dTileBlocks& work;
-  const T* rows;
+  const E* rows;
   int64_t pitch, p;
 
-  D2L_INLINE RowCursor(const Pool2dTileBlocks& work, const T* input, int64_t unit)
+  D2L_INLINE RowCursor(const Pool2dTileBlocks& work, const E* input, int64_t unit)
       : work(work), pitch(work.source_columns * work.channels), p(unit % work.rows) {
     rows = input + (unit / work.rows * work.source_rows + p * work.R) * pitch;
   }
@@ -116,8 +118,9 @@ struct RowCursor {
 };
 
 // A row of windows of 2 x 2 pixels, by channels. Returns whether it came across a NaN.
-template <bool kNans, typename Pool, typename T = typename Pool::Value>
-D2L_INLINE bool pool_pixels(const Pool& pool, const Pool2dTileBlocks& work, const T* rows, int64_t at) {
+template <bool kNans, typename Pool, typename E = typename Pool::Element>
+D2L_INLINE bool pool_pixels(const Pool& pool, const Pool2dTileBlocks& work, const E* rows, int64_t at) {
+  using T = typename Pool::T;
   constexpr int kTaps = 2;
   const int64_t columns = work.columns, channels = work.channels, pitch = work.source_columns * channels;
   bool any_nan = false;
@@ -131,7 +134,7 @@ D2L_INLINE bool pool_pixels(const Pool& pool, const Pool2dTileBlocks& work, cons
       for (int r = 0; r < kTaps; ++r) {
         pack_t<T, kCount> taps[kTaps];
         for (int s = 0; s < kTaps; ++s) {
-          const T* const from = rows + r * pitch + s * channels + i;
+          const E* const from = rows + r * pitch + s * channels + i;
           if constexpr (kCount == kLanes<T>) prefetch_ahead(from);
           taps[s] = load_pack<kCount>(from);
         }
@@ -152,9 +155,10 @@ D2L_INLINE bool pool_pixels(const Pool& pool, const Pool2dTileBlocks& work, cons
 // One or two rows of windows by blocks, for windows of kTaps x kTaps pixels, or of any size for 0: with a known number
 // of taps their places stay in registers. Where kWhole is set whole registers may be read and written, since what they
 // hold too much is written again later: loads and stores of parts take much longer.
-template <int kTaps, bool kWhole, bool kNans, typename Pool, typename T = typename Pool::Value>
+template <int kTaps, bool kWhole, bool kNans, typename Pool, typename T = typename Pool::T,
+          typename E = typename Pool::Element>
 D2L_INLINE bool pool_blocks(const Pool& pool, const Pool2dTileBlocks& work, const vec_t<lane_t<T>>* places,
-                            const T* rows, int64_t distance, int64_t at, int64_t row_count) {
+                            const E* rows, int64_t distance, int64_t at, int64_t row_count) {
   using Code = lane_t<T>;
   using Windows = typename Pool::template Windows<kLanes<T>, kNans>;
   constexpr int64_t kCount = kLanes<T>;
@@ -163,12 +167,12 @@ D2L_INLINE bool pool_blocks(const Pool& pool, const Pool2dTileBlocks& work, cons
   typename Windows::Watch nans;
   for (int64_t q = 0; q < work.columns; q += work.block) {
     const int64_t first = min(q, work.columns - work.block);  // the last block may repeat some windows
-    const T* from = rows + first * S * channels;
+    const E* from = rows + first * S * channels;
     Windows windows;
     for (int64_t r = 0; r < R; ++r, from += pitch) {
       prefetch_ahead(from);
-      const auto near = kWhole ? load(from) : load_partial(from, work.near);
-      const auto far = kWhole ? load(from + distance) : load_partial(from + distance, work.far);
+      const auto near = kWhole ? read(from) : read_partial(from, work.near);
+      const auto far = kWhole ? read(from + distance) : read_partial(from + distance, work.far);
       if constexpr (kTaps > 0) {
         vec_t<T> taps[max(kTaps, 1)];
         for (int s = 0; s < kTaps; ++s) taps[s] = __builtin_shuffle(near, far, places[s]);
@@ -189,8 +193,9 @@ D2L_INLINE bool pool_blocks(const Pool& pool, const Pool2dTileBlocks& work, cons
   return nans.saw_any();
 }
 
-template <int kTaps, typename Pool, typename T = typename Pool::Value>
-D2L_INLINE void pool_in_blocks(const Pool& pool, const Pool2dTileBlocks& work, const T* input, Span units) {
+template <int kTaps, typename Pool, typename E = typename Pool::Element>
+D2L_INLINE void pool_in_blocks(const Pool& pool, const Pool2dTileBlocks& work, const E* input, Span units) {
+  using T = typename Pool::T;
   using Code = lane_t<T>;
   constexpr int64_t kCount = kLanes<T>;
   const int64_t R = kTaps > 0 ? kTaps : work.R, S = kTaps > 0 ? kTaps : work.S;
@@ -198,11 +203,11 @@ D2L_INLINE void pool_in_blocks(const Pool& pool, const Pool2dTileBlocks& work, c
   vec_t<Code> places[max(kTaps, 1)];
   for (int s = 0; s < kTaps; ++s) places[s] = load_codes<Code, kCount>(work.places + s * kCount);
   const int64_t last_block = work.columns - work.block;
-  const T* const end = RowCursor<T>(work, input, units.end - 1).rows + R * pitch;
+  const E* const end = RowCursor<E>(work, input, units.end - 1).rows + R * pitch;
   const int64_t written = units.end * work.columns * channels;
-  RowCursor<T> cursor(work, input, units.begin);
+  RowCursor<E> cursor(work, input, units.begin);
   for (int64_t unit = units.begin; unit < units.end; unit += work.rows_per_block) {
-    const T* const rows = cursor.rows;
+    const E* const rows = cursor.rows;
     const int64_t count = min(work.rows_per_block, units.end - unit);
     if (count == 2) cursor.step();
     const int64_t distance = work.rows_per_block == 1 ? kCount : cursor.rows - rows;
@@ -223,8 +228,8 @@ D2L_INLINE void pool_in_blocks(const Pool& pool, const Pool2dTileBlocks& work, c
 }
 #endif
 
-template <typename Pool, typename T = typename Pool::Value>
-D2L_INLINE void pool_tiles(const Pool& pool, const Pool2dTileBlocks& work, const T* input, Span units) {
+template <typename Pool, typename E = typename Pool::Element>
+D2L_INLINE void pool_tiles(const Pool& pool, const Pool2dTileBlocks& work, const E* input, Span units) {
 #if defined(__AVX2__)
   if (work.places != nullptr) {
     if (work.R == 2 && work.S == 2) return pool_in_blocks<2>(pool, work, input, units);
@@ -232,7 +237,7 @@ D2L_INLINE void pool_tiles(const Pool& pool, const Pool2dTileBlocks& work, const
     return pool_in_blocks<0>(pool, work, input, units);
   }
 #endif
-  RowCursor<T> cursor(work, input, units.begin);
+  RowCursor<E> cursor(work, input, units.begin);
   for (int64_t unit = units.begin; unit < units.end; ++unit, cursor.step()) {
     const int64_t at = unit * work.columns * work.channels;
     if (__builtin_expect(pool_pixels<false>(pool, work, cursor.rows, at), false)) {
@@ -243,25 +248,28 @@ D2L_INLINE void pool_tiles(const Pool& pool, const Pool2dTileBlocks& work, const
 
 }  // namespace
 
-template <typename T, typename Offset>
-void max_pool2d_tiles(const Pool2dTileBlocks& work, const T* input, T* output, Offset* offsets, Span units) {
-  if (offsets != nullptr) return pool_tiles(Maximum<true, T, Offset>{output, offsets}, work, input, units);
-  pool_tiles(Maximum<false, T, Offset>{output, offsets}, work, input, units);
+template <typename E, typename Offset>
+void max_pool2d_tiles(const Pool2dTileBlocks& work, const E* input, E* output, Offset* offsets, Span units) {
+  if (offsets != nullptr) return pool_tiles(Maximum<true, E, Offset>{output, offsets}, work, input, units);
+  pool_tiles(Maximum<false, E, Offset>{output, offsets}, work, input, units);
 }
 
-template <typename T>
-void avg_pool2d_tiles(const Pool2dTileBlocks& work, T size, const T* input, T* output, Span units) {
-  pool_tiles(Average<T>{output, size}, work, input, units);
+template <typename E>
+void avg_pool2d_tiles(const Pool2dTileBlocks& work, computed_t<E> size, const E* input, E* output, Span units) {
+  pool_tiles(Average<E>{output, size}, work, input, units);
 }
 
-#define D2L_INSTANTIATE(T, Offset) template void max_pool2d_tiles(const Pool2dTileBlocks&, const T*, T*, Offset*, Span);
+#define D2L_INSTANTIATE(E, Offset) template void max_pool2d_tiles(const Pool2dTileBlocks&, const E*, E*, Offset*, Span);
 
 D2L_INSTANTIATE(float, uint8_t)
 D2L_INSTANTIATE(float, int32_t)
 D2L_INSTANTIATE(double, uint8_t)
 D2L_INSTANTIATE(double, int32_t)
+D2L_INSTANTIATE(BFloat16, uint8_t)
+D2L_INSTANTIATE(BFloat16, int32_t)
 
 template void avg_pool2d_tiles(const Pool2dTileBlocks&, float, const float*, float*, Span);
 template void avg_pool2d_tiles(const Pool2dTileBlocks&, double, const double*, double*, Span);
+template void avg_pool2d_tiles(const Pool2dTileBlocks&, float, const BFloat16*, BFloat16*, Span);
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -34,17 +34,18 @@ struct Pool2dTileBlocks {
   const uint8_t* places;
 };
 
-#define D2L_POOL2D_TILES_KERNELS(capability)                                                                          \
-  namespace capability {                                                                                              \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const T* grad_output, const Offset* offsets,              \
-                                   T* grad_input, Span units);                                                        \
-  template <typename T>                                                                                               \
-  void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, T size, const T* grad_output, T* grad_input, Span units); \
-  template <typename T, typename Offset>                                                                              \
-  void max_pool2d_tiles(const Pool2dTileBlocks& work, const T* input, T* output, Offset* offsets, Span units);        \
-  template <typename T>                                                                                               \
-  void avg_pool2d_tiles(const Pool2dTileBlocks& work, T size, const T* input, T* output, Span units);                 \
+#define D2L_POOL2D_TILES_KERNELS(capability)                                                                         \
+  namespace capability {                                                                                             \
+  template <typename E, typename Offset>                                                                             \
+  void max_pool2d_input_grad_tiles(const Pool2dTiles& work, const E* grad_output, const Offset* offsets,             \
+                                   E* grad_input, Span units);                                                       \
+  template <typename E>                                                                                              \
+  void avg_pool2d_input_grad_tiles(const Pool2dTiles& work, computed_t<E> size, const E* grad_output, E* grad_input, \
+                                   Span units);                                                                      \
+  template <typename E, typename Offset>                                                                             \
+  void max_pool2d_tiles(const Pool2dTileBlocks& work, const E* input, E* output, Offset* offsets, Span units);       \
+  template <typename E>                                                                                              \
+  void avg_pool2d_tiles(const Pool2dTileBlocks& work, computed_t<E> size, const E* input, E* output, Span units);    \
   }
 
 D2L_FOR_EACH_CAPABILITY(D2L_POOL2D_TILES_KERNELS)

@@ -18,30 +18,41 @@ using element_vec_t = vec_t<computed_t<E>>;
 
 namespace bfloat16 {
 
-typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
-constexpr uint16_t kNaN = 0x7fc0;
+template <int kCount>
+struct Packs {
+  typedef uint16_t Half __attribute__((vector_size(kCount * sizeof(uint16_t))));
+  typedef uint32_t Bits __attribute__((vector_size(kCount * sizeof(uint32_t))));
+  typedef float Floats __attribute__((vector_size(kCount * sizeof(float))));
+};
 
-// Of conversions g++ makes three instructions, or a permutation by a table. (Of the masks: see larger().)
-D2L_INLINE vec_t<float> widened(Half half) {
+// For registers, and for packs of any power of two. Of conversions g++ makes three instructions, or a permutation by a
+// table. (Of the masks: see larger().)
+template <int kCount = kLanes<float>>
+D2L_INLINE auto widened(typename Packs<kCount>::Half half) {
+  using Bits = typename Packs<kCount>::Bits;
+  using Floats = typename Packs<kCount>::Floats;
 #if defined(__AVX512F__)
-  const auto bits = (Bits)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)half);
-#else
-  const auto bits = __builtin_convertvector(half, Bits);
+  if constexpr (kCount == 16) {
+    return (Floats)((Bits)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)half) << 16);
+  }
 #endif
-  return (vec_t<float>)(bits << 16);
+  return (Floats)(__builtin_convertvector(half, Bits) << 16);
 }
 
-D2L_INLINE Half rounded(vec_t<float> value) {
+template <int kCount = kLanes<float>>
+D2L_INLINE auto rounded(typename Packs<kCount>::Floats value) {
+  using Bits = typename Packs<kCount>::Bits;
+  using Half = typename Packs<kCount>::Half;
   const auto bits = (Bits)value;
   const Bits nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Bits result = value == value ? nearest : Bits{} + kNaN;
+  const Bits result = value == value ? nearest : Bits{} + kBFloat16NaN;
 #if defined(__AVX512F__)
-  return (Half)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)result);
-#else
-  return __builtin_convertvector(result, Half);
+  if constexpr (kCount == 16) return (Half)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)result);
 #endif
+  return __builtin_convertvector(result, Half);
 }
+
+using Half = Packs<kLanes<float>>::Half;
 
 }  // namespace bfloat16
 
@@ -94,31 +105,6 @@ D2L_INLINE void write_partial(E* to, element_vec_t<E> value, int64_t count) {
 #endif
   } else {
     store_partial(to, value, count);
-  }
-}
-
-// One element.
-template <typename E>
-D2L_INLINE computed_t<E> read_one(E from) {
-  if constexpr (std::is_same_v<E, BFloat16>) {
-    const uint32_t bits = static_cast<uint32_t>(from.bits) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof(value));
-    return value;
-  } else {
-    return from;
-  }
-}
-
-template <typename E>
-D2L_INLINE E rounded_one(computed_t<E> value) {
-  if constexpr (std::is_same_v<E, BFloat16>) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof(bits));
-    if (value != value) return {bfloat16::kNaN};
-    return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-  } else {
-    return value;
   }
 }
 
