@@ -35,6 +35,8 @@ constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 constexpr int64_t kSumBytes = 16 << 10;
 // A b beyond this size comes from memory or the last cache: packing it costs more than computing on it.
 constexpr int64_t kLargeBytes = 1 << 20;
+// Steps of the depth that are fetched ahead of those that are paired while they are packed.
+constexpr int64_t kStepsAhead = 16;
 
 struct Range {
   int64_t begin, end;
@@ -251,6 +253,7 @@ struct Driver {
         for (int64_t panel = 0; panel < panels; ++panel) {
           const int64_t column = panel * kGemmColumns<T>, width = panel_width(columns.size() - column);
           T* to = packed + panel_offset(panel) + d * width;
+          if (kRounds) from.prefetch(column + kStepsAhead * kStepValues * problem.b.depth);
           for (int64_t v = 0; v < width; v += kLanes<T>) {
             store(to + v, from.at(column + v, clamp(columns.size() - column - v, 0, kLanes<T>)));
           }
@@ -293,6 +296,7 @@ struct Driver {
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const Range part = tile_rows(rows.size(), tile);
         T* tile_to = to + tile * copied_tile() + d * kGemmRows;
+        if (kRounds) from.prefetch(part.begin + kStepsAhead * kStepValues * problem.a.depth);
         // The lanes beyond the tile are overwritten by the next step.
         for (int64_t i = part.begin; i < part.end; i += kLanes<T>) {
           store(tile_to + i - part.begin, from.at(i, min(kLanes<T>, part.end - i)));
