@@ -19,6 +19,7 @@
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/batch_norm.h"
+#include "ops/bfloat16_convolution.h"
 #include "ops/bfloat16_product.h"
 #include "ops/conv2d.h"
 
@@ -156,11 +157,6 @@ bool is_bfloat16_product(const Conv2dShape& shape, const Tensor& tensor) {
          has_bfloat16_product(tensor);
 }
 
-// Whether the kernel takes a 16-bit map as it is. `shape` is that of dense maps, as float copies are.
-bool takes_elements(const Conv2dShape& shape, cpu::Conv2dPass pass, const Tensor& map) {
-  return is_element_type(map) && cpu::conv2d_takes_bfloat16(shape, pass);
-}
-
 // The map, or memory for one of its size in that format.
 Tensor in_channels_last(const Tensor& map) {
   if (map.is_contiguous(at::MemoryFormat::ChannelsLast)) return map;
@@ -234,18 +230,16 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
     bfloat16_pointwise(input, weight.flatten(1), bias, output, activation);
     return output;
   }
-  if (is_16_bit(input)) {
-    const Tensor w = weight.to(at::kFloat);
-    const OptionalTensor b = bias.has_value() ? OptionalTensor(bias->to(at::kFloat).contiguous()) : std::nullopt;
-    if (!takes_elements(shape, cpu::Conv2dPass::forward, input)) {
-      return conv2d_activated(input.to(at::kFloat), w, b, options, activation).to(input.scalar_type());
-    }
-    const Tensor x = in_place(input, format, shape.input_pixel);
-    cpu::conv2d(shape, layout_of(format), elements<cpu::BFloat16>(x), w.const_data_ptr<float>(), weight_strides(w),
-                bias_pointer<float>(b), mutable_elements<cpu::BFloat16>(output), activation);
+  const Tensor x = in_place(input, format, shape.input_pixel);
+  if (has_bfloat16_convolution(shape, format, cpu::Conv2dPass::forward, input)) {
+    bfloat16_conv2d(shape, format, x, weight, bias, output, activation);
     return output;
   }
-  const Tensor x = in_place(input, format, shape.input_pixel);
+  if (is_16_bit(input)) {
+    const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
+    return conv2d_activated(x.to(at::kFloat), weight.to(at::kFloat), bias32, options, activation)
+        .to(input.scalar_type());
+  }
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
     const T *from = x.const_data_ptr<T>(), *w = weight.const_data_ptr<T>(), *b = bias_pointer<T>(dense_bias);
@@ -292,18 +286,15 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
     bfloat16_pointwise(grad_output, weight.flatten(1).t(), std::nullopt, grad_input, Activation::none);
     return grad_input;
   }
-  if (is_16_bit(grad_output)) {
-    const Tensor w = weight.to(at::kFloat);
-    if (!takes_elements(shape, cpu::Conv2dPass::input_grad, grad_output)) {
-      return conv2d_input_grad(grad_output.to(at::kFloat), w, input_size, stride, padding, dilation, groups)
-          .to(grad_output.scalar_type());
-    }
-    const Tensor dy = in_place(grad_output, format, shape.output_pixel);
-    cpu::conv2d_input_grad(shape, layout_of(format), elements<cpu::BFloat16>(dy), w.const_data_ptr<float>(),
-                           weight_strides(w), mutable_elements<cpu::BFloat16>(grad_input));
+  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
+  if (has_bfloat16_convolution(shape, format, cpu::Conv2dPass::input_grad, grad_output)) {
+    bfloat16_conv2d_input_grad(shape, format, dy, weight, grad_input);
     return grad_input;
   }
-  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
+  if (is_16_bit(grad_output)) {
+    return conv2d_input_grad(dy.to(at::kFloat), weight.to(at::kFloat), input_size, stride, padding, dilation, groups)
+        .to(grad_output.scalar_type());
+  }
   visit_cpu_dtype(dy, [&](auto scalar) {
     using T = decltype(scalar);
     cpu::conv2d_input_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), weight.const_data_ptr<T>(),
@@ -339,7 +330,7 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
     bfloat16_pointwise_weight_grad(grad_output, input, grad_weight.flatten(1));
     return grad_weight;
   }
-  if (is_16_bit(grad_output) && !takes_elements(shape, cpu::Conv2dPass::weight_grad, grad_output)) {
+  if (is_16_bit(grad_output) && !has_bfloat16_convolution(shape, format, cpu::Conv2dPass::weight_grad, grad_output)) {
     return conv2d_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), weight_size, stride, padding, dilation,
                               groups)
         .to(grad_output.scalar_type());

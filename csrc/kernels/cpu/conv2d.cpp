@@ -6,7 +6,7 @@
 #include "kernels/cpu/conv2d_algorithm.h"
 #include "kernels/cpu/conv2d_groups.h"
 #include "kernels/cpu/conv2d_images.h"
-#include "kernels/cpu/conv2d_kernel.h"
+#include "kernels/cpu/conv2d_problem.h"
 #include "kernels/cpu/element.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/winograd_kernel.h"
@@ -128,24 +128,9 @@ void conv2d(const Conv2dShape& shape, Layout layout, const E* input, const compu
       return;
     }
   }
-  Correlation<T, E> problem{};
-  problem.transposed = false;
-  problem.images = shape.N;
-  problem.groups = shape.groups;
-  problem.depth = shape.group_c();
-  problem.width = shape.group_k();
-  problem.rows = {shape.H, shape.P, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
-  problem.columns = {shape.W, shape.Q, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
-  problem.source_layout = problem.result_layout = layout;
-  problem.source_channels = shape.input_pixel_stride();
-  problem.result_channels = shape.output_pixel_stride();
+  auto problem = forward_problem<Correlation<T, E>>(shape, layout, weight_strides);
   problem.source = input;
   problem.weight = weight;
-  problem.weight_group = shape.group_k() * weight_strides.k;
-  problem.weight_depth = weight_strides.c;
-  problem.weight_width = weight_strides.k;
-  problem.weight_row = weight_strides.r;
-  problem.weight_column = weight_strides.s;
   problem.bias = bias;
   problem.activation = activation;
   problem.result = output;
@@ -184,24 +169,9 @@ void conv2d_input_grad(const Conv2dShape& shape, Layout layout, const E* grad_ou
       return;
     }
   }
-  Correlation<T, E> problem{};
-  problem.transposed = true;
-  problem.images = shape.N;
-  problem.groups = shape.groups;
-  problem.depth = shape.group_k();
-  problem.width = shape.group_c();
-  problem.rows = {shape.P, shape.H, shape.R, shape.stride_h, shape.pad_top, shape.dilation_h};
-  problem.columns = {shape.Q, shape.W, shape.S, shape.stride_w, shape.pad_left, shape.dilation_w};
-  problem.source_layout = problem.result_layout = layout;
-  problem.source_channels = shape.output_pixel_stride();
-  problem.result_channels = shape.input_pixel_stride();
+  auto problem = input_grad_problem<Correlation<T, E>>(shape, layout, weight_strides);
   problem.source = grad_output;
   problem.weight = weight;
-  problem.weight_group = shape.group_k() * weight_strides.k;
-  problem.weight_depth = weight_strides.k;
-  problem.weight_width = weight_strides.c;
-  problem.weight_row = weight_strides.r;
-  problem.weight_column = weight_strides.s;
   problem.result = grad_input;
   run(problem, shape, Conv2dPass::input_grad);
 }

@@ -57,6 +57,9 @@ constexpr double kCachedElements = 1 << 20, kUncachedFactor = 1.15;
 // Winograd has to be this much cheaper, to be faster for sure.
 constexpr double kWorthwhile = 0.85;
 
+// Of the direct kernel's time, on pairs of bfloat16. Of winograd's input and output, copied from and to bfloat16.
+constexpr double kPairShare = 0.55, kCopiedElement = 25;
+
 // Channels as they fill vectors.
 double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16 * 16); }
 // The direct kernel lets the taps of a row share a vector, or two, if there are few.
@@ -156,6 +159,14 @@ int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
     if (cost < least) least = cost, fastest = candidate.tile;
   }
   return fastest;
+}
+
+bool are_pairs_faster(const Conv2dShape& shape, Conv2dPass pass) {
+  const int tile = winograd_tile(shape, pass);
+  if (tile == 0) return true;
+  if (conv2d_algorithm() == Conv2dAlgorithm::winograd) return false;
+  const auto copied = static_cast<double>(shape.N * (shape.C * shape.H * shape.W + shape.K * shape.P * shape.Q));
+  return kPairShare * direct_cost(shape, pass) < winograd_cost(shape, pass, tile) + kCopiedElement * copied;
 }
 
 Conv2dAlgorithm chosen_algorithm(const Conv2dShape& shape, Conv2dPass pass) {

@@ -45,6 +45,10 @@ Conv2dAlgorithm chosen_algorithm(const Conv2dShape& shape, Conv2dPass pass);
 // The same, with the size of winograd's tiles (of the result; of grad_output in weight_grad), or 0 for direct.
 int winograd_tile(const Conv2dShape& shape, Conv2dPass pass);
 
+// Whether the direct kernel on pairs of bfloat16, which multiplies twice as fast (conv2d_bfloat16.h), is chosen before
+// float copies: where they would run direct too, or take longer with winograd.
+bool are_pairs_faster(const Conv2dShape& shape, Conv2dPass pass);
+
 // "direct", "winograd F(4x4,3x3)", "winograd F(3x3,3x3) with stride 2", ...
 std::string describe_algorithm(const Conv2dShape& shape, Conv2dPass pass);
 

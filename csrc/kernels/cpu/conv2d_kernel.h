@@ -16,8 +16,8 @@ struct CorrelationAxis {
 };
 
 // Forward convolution, or (transposed) its input gradient in gather form: every pixel of the result is a sum over taps
-// and `depth` channels of the source. Maps have elements E.
-template <typename T, typename E = T>
+// and `depth` channels of the source. Elements of its map become T, and T those of the result.
+template <typename T, typename From = T, typename To = From>
 struct Correlation {
   bool transposed;
   int64_t images, groups;
@@ -25,12 +25,12 @@ struct Correlation {
   CorrelationAxis rows, columns;
   Layout source_layout, result_layout;
   int64_t source_channels, result_channels;  // of the whole maps: in NHWC, elements from a pixel to the next
-  const E* source;
+  const From* source;
   const T* weight;
   int64_t weight_group, weight_depth, weight_width, weight_row, weight_column;  // element strides
   const T* bias;                                                                // null: none
   Activation activation;                                                        // of the sums
-  E* result;
+  To* result;
   Progress progress;  // forward
 };
 

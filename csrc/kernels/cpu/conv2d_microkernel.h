@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/conv2d_pack.h"
+#include "kernels/cpu/gemm_product.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -87,7 +88,7 @@ void tile(const TileArguments<T>& arguments) {
           for (int j = 0; j < Columns; ++j) {
             const vec_t<T> value = broadcast(base[i][j / kPixelsPerBase][(j % kPixelsPerBase) * pixel]);
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sums[i][j][v] += value * weight[v];
+            for (int v = 0; v < NV; ++v) sums[i][j][v] = multiply_add<T>(value, weight[v], sums[i][j][v]);
           }
         }
         weights += NV * kLanes<T>;

@@ -1,0 +1,69 @@
+#include "kernels/cpu/conv2d_bfloat16.h"
+
+#include "kernels/cpu/conv2d_groups.h"
+#include "kernels/cpu/conv2d_images.h"
+#include "kernels/cpu/conv2d_problem.h"
+#include "kernels/cpu/gemm_bfloat16.h"
+
+namespace d2l::cpu {
+
+#if defined(__x86_64__)
+namespace avx512_bfloat16 {
+void correlate_pairs(const Correlation<float, float, BFloat16>& problem);
+void weave_rows(const uint16_t* from, int64_t pairs, int64_t values, float* to);
+}  // namespace avx512_bfloat16
+
+namespace {
+
+using PairCorrelation = Correlation<float, float, BFloat16>;
+
+// Pairs travel through the kernel as the bits of a float.
+void run(PairCorrelation problem, const BFloat16* source, const BFloat16Pair* weight) {
+  problem.depth /= 2;
+  problem.source_channels /= 2;
+  problem.source = reinterpret_cast<const float*>(source);
+  problem.weight = reinterpret_cast<const float*>(weight);
+  avx512_bfloat16::correlate_pairs(problem);
+}
+
+}  // namespace
+
+void pair_rows(const BFloat16* from, int64_t pairs, int64_t values, BFloat16Pair* to) {
+  avx512_bfloat16::weave_rows(reinterpret_cast<const uint16_t*>(from), pairs, values, reinterpret_cast<float*>(to));
+}
+
+bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass) {
+  const bool is_product = shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1;
+  const bool is_forward = pass == Conv2dPass::forward;
+  const int64_t depth = is_forward ? shape.group_c() : shape.group_k();
+  const int64_t pixel = is_forward ? shape.input_pixel_stride() : shape.output_pixel_stride();
+  return pass != Conv2dPass::weight_grad && has_bfloat16_gemm() && layout == Layout::nhwc && depth % 2 == 0 &&
+         pixel % 2 == 0 && !is_product && !conv2d_suits_images(shape, sizeof(float)) &&
+         !conv2d_suits_groups(shape, sizeof(float)) && are_pairs_faster(shape, pass);
+}
+
+void conv2d_pairs(const Conv2dShape& shape, const BFloat16* input, const BFloat16Pair* weight,
+                  WeightStrides weight_strides, const float* bias, BFloat16* output, Activation activation) {
+  auto problem = forward_problem<PairCorrelation>(shape, Layout::nhwc, weight_strides);
+  problem.bias = bias;
+  problem.activation = activation;
+  problem.result = output;
+  run(problem, input, weight);
+}
+
+void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_output, const BFloat16Pair* weight,
+                             WeightStrides weight_strides, BFloat16* grad_input) {
+  auto problem = input_grad_problem<PairCorrelation>(shape, Layout::nhwc, weight_strides);
+  problem.weight_group /= 2;
+  problem.result = grad_input;
+  run(problem, grad_output, weight);
+}
+#else
+void pair_rows(const BFloat16*, int64_t, int64_t, BFloat16Pair*) {}
+bool conv2d_takes_pairs(const Conv2dShape&, Layout, Conv2dPass) { return false; }
+void conv2d_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, const float*, BFloat16*,
+                  Activation) {}
+void conv2d_input_grad_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, BFloat16*) {}
+#endif
+
+}  // namespace d2l::cpu
