@@ -238,10 +238,11 @@ void max_pool2d_input_grad_scatter(const Pool2dScatter& work, const E* grad_outp
   for (int64_t begin = planes.begin; begin < planes.end; begin += work.planes) {
     const int64_t end = min(begin + work.planes, planes.end), elements = (end - begin) * work.plane;
     E* const to = grad_input + begin * work.plane;
-    T* sums = scratch;
-    if constexpr (!kIsRounded<E>) sums = to;
-    fill_run(sums, elements, T(0));
-    for (int64_t plane = begin; plane < end; ++plane, sums += work.plane) {
+    T* all = scratch;
+    if constexpr (!kIsRounded<E>) all = to;
+    fill_run(all, elements, T(0));
+    for (int64_t plane = begin; plane < end; ++plane) {
+      T* const sums = all + (plane - begin) * work.plane;
       for (int64_t p = 0; p < work.windows_down; ++p, window += work.windows_across) {
         const int64_t row = work.window_rows[p];
         for (int64_t q = 0; q < work.windows_across; ++q) {

@@ -272,7 +272,7 @@ void max_pool2d_input_grad_in_nchw(const Pool2dShape& shape, const E* grad_outpu
   }
   steps.resize(std::max<size_t>(steps.size(), 256), kNowhere);
   const int64_t plane = shape.H * shape.W;
-  const int64_t planes = kIsRounded<E> ? std::max<int64_t>(1, kElementsPerStep / plane) : 1;
+  const int64_t planes = std::max<int64_t>(1, kElementsPerStep / plane);
   const Pool2dScatter work{shape.P, shape.Q,     shape.R * shape.S, plane,
                            planes,  rows.data(), columns.data(),    steps.data()};
   parallel_units(shape.N * shape.C, elements_of(shape), [&](Span units) {
