@@ -223,3 +223,19 @@ def test_gradients_of_overlapping_windows_are_rounded_once(layout):
         grad[:, :, 0, 0] = 256
         result = library.max_pool2d_input_grad(grad, offsets, [1, channels, 5, 5], [3, 3, 1, 1, 0, 0, 1, 1])
         assert torch.equal(result[0, :, 2, 2], torch.full((channels,), 264.0).bfloat16())
+
+
+# ---- gradients of biases -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [*MAPS, (4, 3, 150, 150)], ids=str)
+def test_bias_grad(size, layout):
+    library, grad, output = torch.ops.d2lkernels, _map(size, layout, 0), _map(size, layout, 1)
+    _assert_same_bits(library.bias_grad(grad), library.bias_grad(grad.float()))
+    for activation in ACTIVATIONS:
+        results = library.activation_bias_grad(grad, output, activation)
+        expected = library.activation_bias_grad(grad.float(), output.float(), activation)
+        for actual, wide in zip(results, expected, strict=True):
+            assert actual.stride() == wide.stride()
+            _assert_same_bits(actual, wide)

@@ -71,6 +71,11 @@ Tensor cuda_workspace(const BiasGradShape& shape, Layout layout, const Tensor& l
   return at::empty({cuda::bias_grad_workspace(shape, layout)}, like.options().dtype(at::kByte));
 }
 
+// What the CPU sums into: `result` itself, or float32 to be rounded.
+Tensor sums_for(const Tensor& result) {
+  return is_16_bit(result) ? new_tensor(result.sizes(), result.options().dtype(at::kFloat)) : result;
+}
+
 Tensor bias_grad(const Tensor& grad_output) {
   check_map(kName, "grad_output", grad_output);
   const auto format = format_of(grad_output);
@@ -88,15 +93,15 @@ Tensor bias_grad(const Tensor& grad_output) {
                                             workspace.mutable_data_ptr(), device.stream()));
     return result;
   }
-  if (is_16_bit(grad_output)) {
+  if (!is_element_type(grad_output)) {
     return bias_grad(grad_output.to(at::kFloat)).to(grad_output.scalar_type());
   }
-  const Tensor dy = grad_output.contiguous(format);
-  visit_cpu_dtype(dy, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::bias_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), result.mutable_data_ptr<T>());
+  const Tensor dy = grad_output.contiguous(format), sums = sums_for(result);
+  visit_cpu_element(dy, [&](auto element) {
+    using E = decltype(element);
+    cpu::bias_grad(shape, layout_of(format), elements<E>(dy), sums.mutable_data_ptr<cpu::computed_t<E>>());
   });
-  return result;
+  return sums.to(result.scalar_type());
 }
 
 std::tuple<Tensor, Tensor> activation_bias_grad(const Tensor& grad_output, const Tensor& output,
@@ -120,17 +125,17 @@ std::tuple<Tensor, Tensor> activation_bias_grad(const Tensor& grad_output, const
                                    workspace.mutable_data_ptr(), device.stream()));
     return {grad_pre, grad_bias};
   }
-  if (is_16_bit(output)) {
+  if (!is_element_type(output)) {
     const auto [pre, bias] = activation_bias_grad(grad_output.to(at::kFloat), output.to(at::kFloat), name);
     return {pre.to(output.scalar_type()), bias.to(output.scalar_type())};
   }
-  const Tensor y = output.contiguous(format), dy = grad_output.contiguous(format);
-  visit_cpu_dtype(y, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::activation_bias_grad<T>(shape, layout_of(format), activation, dy.const_data_ptr<T>(), y.const_data_ptr<T>(),
-                                 grad_pre.mutable_data_ptr<T>(), grad_bias.mutable_data_ptr<T>());
+  const Tensor y = output.contiguous(format), dy = grad_output.contiguous(format), sums = sums_for(grad_bias);
+  visit_cpu_element(y, [&](auto element) {
+    using E = decltype(element);
+    cpu::activation_bias_grad(shape, layout_of(format), activation, elements<E>(dy), elements<E>(y),
+                              mutable_elements<E>(grad_pre), sums.mutable_data_ptr<cpu::computed_t<E>>());
   });
-  return {grad_pre, grad_bias};
+  return {grad_pre, sums.to(grad_bias.scalar_type())};
 }
 
 // ---- Meta: the same checks and strides, no memory --------------------------------------------------------------

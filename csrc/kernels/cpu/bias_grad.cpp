@@ -54,12 +54,12 @@ struct Partition {
   int64_t first_item(int64_t part) const { return std::min(part * items_per_part, items); }
 };
 
-template <typename T>
+template <typename E>
 struct Maps {
   Activation activation;
-  const T* grad_output;
-  const T* output;
-  T* grad_pre;
+  const E* grad_output;
+  const E* output;
+  E* grad_pre;
 
   // From an element on; without an activation only the gradient is there.
   Maps at(int64_t offset) const {
@@ -68,15 +68,16 @@ struct Maps {
   }
 };
 
-template <typename T>
-void sum_columns(const Partition& cut, const Maps<T>& maps, T* grad_bias) {
+template <typename E>
+void sum_columns(const Partition& cut, const Maps<E>& maps, computed_t<E>* grad_bias) {
   const int64_t parts = cut.parts(), width = cut.width();
   auto* const partials =
       static_cast<double*>(workspace(Workspace::call, (parts + 1) * width * static_cast<int64_t>(sizeof(double))));
   const auto sum_parts = [&](int64_t begin, int64_t end) {
+    using T = computed_t<E>;
     auto* const scratch = static_cast<T*>(workspace(Workspace::task, width * static_cast<int64_t>(sizeof(T))));
     for (int64_t part = begin; part < end; ++part) {
-      const Maps<T> from = maps.at(cut.first_item(part) * width);
+      const Maps<E> from = maps.at(cut.first_item(part) * width);
       D2L_CALL_BEST(bias_grad_columns, from.activation, cut.columns(part), from.grad_output, from.output, from.grad_pre,
                     scratch, partials + part * width);
     }
@@ -93,18 +94,18 @@ void sum_columns(const Partition& cut, const Maps<T>& maps, T* grad_bias) {
       }
     }
   }
-  for (int64_t c = 0; c < cut.channels; ++c) grad_bias[c] = static_cast<T>(sums[c]);
+  for (int64_t c = 0; c < cut.channels; ++c) grad_bias[c] = static_cast<computed_t<E>>(sums[c]);
 }
 
-template <typename T>
-void sum_planes(const Partition& cut, const Maps<T>& maps, T* grad_bias) {
+template <typename E>
+void sum_planes(const Partition& cut, const Maps<E>& maps, computed_t<E>* grad_bias) {
   const int64_t parts = cut.parts(), stride = cut.channels * cut.pixels;
   auto* const partials =
       static_cast<double*>(workspace(Workspace::call, cut.channels * parts * static_cast<int64_t>(sizeof(double))));
   const auto sum_parts = [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t c = task / parts, part = task % parts;
-      const Maps<T> from = maps.at(cut.first_item(part) * stride + c * cut.pixels);
+      const Maps<E> from = maps.at(cut.first_item(part) * stride + c * cut.pixels);
       const BiasPlanes planes{cut.items_of(part), cut.pixels, stride};
       D2L_CALL_BEST(bias_grad_planes, from.activation, planes, from.grad_output, from.output, from.grad_pre,
                     partials + task);
@@ -115,15 +116,15 @@ void sum_planes(const Partition& cut, const Maps<T>& maps, T* grad_bias) {
   for (int64_t c = 0; c < cut.channels; ++c) {
     double sum = 0;
     for (int64_t part = 0; part < parts; ++part) sum += partials[c * parts + part];
-    grad_bias[c] = static_cast<T>(sum);
+    grad_bias[c] = static_cast<computed_t<E>>(sum);
   }
 }
 
-template <typename T>
-void run(const BiasGradShape& shape, Layout layout, const Maps<T>& maps, T* grad_bias) {
+template <typename E>
+void run(const BiasGradShape& shape, Layout layout, const Maps<E>& maps, computed_t<E>* grad_bias) {
   if (shape.C == 0) return;
   if (shape.N * shape.pixels == 0) {
-    std::fill_n(grad_bias, shape.C, T(0));
+    std::fill_n(grad_bias, shape.C, computed_t<E>(0));
     return;
   }
   const Partition cut(shape, layout);
@@ -136,22 +137,23 @@ void run(const BiasGradShape& shape, Layout layout, const Maps<T>& maps, T* grad
 
 }  // namespace
 
-template <typename T>
-void bias_grad(const BiasGradShape& shape, Layout layout, const T* grad_output, T* grad_bias) {
-  run<T>(shape, layout, {Activation::none, grad_output, nullptr, nullptr}, grad_bias);
+template <typename E>
+void bias_grad(const BiasGradShape& shape, Layout layout, const E* grad_output, computed_t<E>* grad_bias) {
+  run<E>(shape, layout, {Activation::none, grad_output, nullptr, nullptr}, grad_bias);
 }
 
-template <typename T>
-void activation_bias_grad(const BiasGradShape& shape, Layout layout, Activation activation, const T* grad_output,
-                          const T* output, T* grad_pre, T* grad_bias) {
-  run<T>(shape, layout, {activation, grad_output, output, grad_pre}, grad_bias);
+template <typename E>
+void activation_bias_grad(const BiasGradShape& shape, Layout layout, Activation activation, const E* grad_output,
+                          const E* output, E* grad_pre, computed_t<E>* grad_bias) {
+  run<E>(shape, layout, {activation, grad_output, output, grad_pre}, grad_bias);
 }
 
-template void bias_grad<float>(const BiasGradShape&, Layout, const float*, float*);
-template void bias_grad<double>(const BiasGradShape&, Layout, const double*, double*);
-template void activation_bias_grad<float>(const BiasGradShape&, Layout, Activation, const float*, const float*, float*,
-                                          float*);
-template void activation_bias_grad<double>(const BiasGradShape&, Layout, Activation, const double*, const double*,
-                                           double*, double*);
+#define D2L_INSTANTIATE(E)                                                         \
+  template void bias_grad(const BiasGradShape&, Layout, const E*, computed_t<E>*); \
+  template void activation_bias_grad(const BiasGradShape&, Layout, Activation, const E*, const E*, E*, computed_t<E>*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu

@@ -8,6 +8,7 @@
 #include "kernels/cpu/bias_grad_kernel.h"
 
 #include "kernels/cpu/activation_math.h"
+#include "kernels/cpu/vec_element.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
@@ -17,40 +18,42 @@ constexpr int64_t kGroupsUntilEmpty = 8;  // 64 rows
 constexpr int64_t kVectorsUntilEmpty = 64;
 
 // A full register, or the first `count` lanes of one.
-template <bool kFull, typename T>
-D2L_INLINE vec_t<T> load_lanes(const T* from, int64_t count) {
+template <bool kFull, typename E>
+D2L_INLINE element_vec_t<E> read_lanes(const E* from, int64_t count) {
   if constexpr (kFull) {
-    return load(from);
+    return read(from);
   } else {
-    return load_partial(from, count);
+    return read_partial(from, count);
   }
 }
 
 // The derivative at one place, written where there is an activation; lanes beyond `count` are zero.
-template <Activation kActivation, bool kFull, typename T>
-D2L_INLINE vec_t<T> gradient_at(const T* grad_output, const T* output, T* grad_pre, int64_t count) {
-  const vec_t<T> gradient = load_lanes<kFull>(grad_output, count);
+template <Activation kActivation, bool kFull, typename E>
+D2L_INLINE element_vec_t<E> gradient_at(const E* grad_output, const E* output, E* grad_pre, int64_t count) {
+  using T = computed_t<E>;
+  const vec_t<T> gradient = read_lanes<kFull>(grad_output, count);
   if constexpr (kActivation == Activation::none) {
     return gradient;
   } else {
-    const vec_t<T> result = activation_gradient<kActivation, T>(gradient, load_lanes<kFull>(output, count));
+    const vec_t<T> result = activation_gradient<kActivation, T>(gradient, read_lanes<kFull>(output, count));
     if constexpr (kFull) {
-      store(grad_pre, result);
+      write(grad_pre, result);
     } else {
-      store_partial(grad_pre, result, count);
+      write_partial(grad_pre, result, count);
     }
     return result;
   }
 }
 
 // `kRows` rows of one register, as a tree.
-template <Activation kActivation, bool kFull, int64_t kRows, typename T>
-D2L_INLINE vec_t<T> sum_rows(int64_t stride, const T* grad_output, const T* output, T* grad_pre, int64_t count) {
+template <Activation kActivation, bool kFull, int64_t kRows, typename E>
+D2L_INLINE element_vec_t<E> sum_rows(int64_t stride, const E* grad_output, const E* output, E* grad_pre,
+                                     int64_t count) {
   if constexpr (kRows == 1) {
     return gradient_at<kActivation, kFull>(grad_output, output, grad_pre, count);
   } else {
     constexpr int64_t kHalf = kRows / 2;
-    const vec_t<T> first = sum_rows<kActivation, kFull, kHalf>(stride, grad_output, output, grad_pre, count);
+    const element_vec_t<E> first = sum_rows<kActivation, kFull, kHalf>(stride, grad_output, output, grad_pre, count);
     const int64_t step = kHalf * stride;
     if constexpr (kActivation == Activation::none) {
       return first + sum_rows<kActivation, kFull, kHalf>(stride, grad_output + step, output, grad_pre, count);
@@ -61,8 +64,9 @@ D2L_INLINE vec_t<T> sum_rows(int64_t stride, const T* grad_output, const T* outp
   }
 }
 
-template <Activation kActivation, int64_t kRows, typename T>
-D2L_INLINE void add_rows(int64_t width, const T* grad_output, const T* output, T* grad_pre, T* sums) {
+template <Activation kActivation, int64_t kRows, typename E>
+D2L_INLINE void add_rows(int64_t width, const E* grad_output, const E* output, E* grad_pre, computed_t<E>* sums) {
+  using T = computed_t<E>;
   constexpr bool kReadsOutput = kActivation != Activation::none;
   const int64_t whole = width / kLanes<T> * kLanes<T>;
   for (int64_t j = 0; j < whole; j += kLanes<T>) {
@@ -87,8 +91,17 @@ D2L_INLINE void empty(int64_t width, T* from, double* to) {
 }
 
 template <typename T>
-D2L_INLINE void columns_of(Activation activation, const BiasColumns& columns, const T* grad_output, const T* output,
-                           T* grad_pre, T* scratch, double* sums) {
+D2L_INLINE double sum_of_lanes(vec_t<T> values) {
+  double sum = 0;
+  for (int lane = 0; lane < kLanes<T>; ++lane) sum += static_cast<double>(values[lane]);
+  return sum;
+}
+
+}  // namespace
+
+template <typename E>
+void bias_grad_columns(Activation activation, const BiasColumns& columns, const E* grad_output, const E* output,
+                       E* grad_pre, computed_t<E>* scratch, double* sums) {
   const int64_t width = columns.width;
   for (int64_t j = 0; j < width; ++j) sums[j] = 0, scratch[j] = 0;
   visit_activation(activation, [&](auto constant) D2L_INLINE_LAMBDA {
@@ -111,16 +124,10 @@ D2L_INLINE void columns_of(Activation activation, const BiasColumns& columns, co
   });
 }
 
-template <typename T>
-D2L_INLINE double sum_of_lanes(vec_t<T> values) {
-  double sum = 0;
-  for (int lane = 0; lane < kLanes<T>; ++lane) sum += static_cast<double>(values[lane]);
-  return sum;
-}
-
-template <typename T>
-D2L_INLINE void planes_of(Activation activation, const BiasPlanes& planes, const T* grad_output, const T* output,
-                          T* grad_pre, double* sum) {
+template <typename E>
+void bias_grad_planes(Activation activation, const BiasPlanes& planes, const E* grad_output, const E* output,
+                      E* grad_pre, double* sum) {
+  using T = computed_t<E>;
   constexpr int64_t kUnroll = 4;
   visit_activation(activation, [&](auto constant) D2L_INLINE_LAMBDA {
     constexpr Activation kActivation = decltype(constant)::value;
@@ -159,19 +166,12 @@ D2L_INLINE void planes_of(Activation activation, const BiasPlanes& planes, const
   });
 }
 
-}  // namespace
-
-#define D2L_BIAS_GRAD_KERNELS_FOR(T)                                                                               \
-  void bias_grad_columns(Activation activation, const BiasColumns& columns, const T* grad_output, const T* output, \
-                         T* grad_pre, T* scratch, double* sums) {                                                  \
-    columns_of(activation, columns, grad_output, output, grad_pre, scratch, sums);                                 \
-  }                                                                                                                \
-  void bias_grad_planes(Activation activation, const BiasPlanes& planes, const T* grad_output, const T* output,    \
-                        T* grad_pre, double* sum) {                                                                \
-    planes_of(activation, planes, grad_output, output, grad_pre, sum);                                             \
-  }
-
-D2L_BIAS_GRAD_KERNELS_FOR(float)
-D2L_BIAS_GRAD_KERNELS_FOR(double)
+#define D2L_INSTANTIATE(E)                                                                                          \
+  template void bias_grad_columns(Activation, const BiasColumns&, const E*, const E*, E*, computed_t<E>*, double*); \
+  template void bias_grad_planes(Activation, const BiasPlanes&, const E*, const E*, E*, double*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

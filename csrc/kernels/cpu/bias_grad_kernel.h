@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -17,22 +18,18 @@ struct BiasPlanes {
   int64_t planes, pixels, stride;
 };
 
-}  // namespace d2l::cpu
-
-#define D2L_BIAS_GRAD_KERNELS_OF(T)                                                                                \
+#define D2L_BIAS_GRAD_KERNELS(capability)                                                                          \
+  namespace capability {                                                                                           \
   /* sums[j] is the sum of column j; `scratch` has room for `width` values. */                                     \
-  void bias_grad_columns(Activation activation, const BiasColumns& columns, const T* grad_output, const T* output, \
-                         T* grad_pre, T* scratch, double* sums);                                                   \
+  template <typename E>                                                                                            \
+  void bias_grad_columns(Activation activation, const BiasColumns& columns, const E* grad_output, const E* output, \
+                         E* grad_pre, computed_t<E>* scratch, double* sums);                                       \
   /* sum[0] is the sum of all values. */                                                                           \
-  void bias_grad_planes(Activation activation, const BiasPlanes& planes, const T* grad_output, const T* output,    \
-                        T* grad_pre, double* sum);
-
-#define D2L_BIAS_GRAD_KERNELS(capability) \
-  namespace capability {                  \
-  D2L_BIAS_GRAD_KERNELS_OF(float)         \
-  D2L_BIAS_GRAD_KERNELS_OF(double)        \
+  template <typename E>                                                                                            \
+  void bias_grad_planes(Activation activation, const BiasPlanes& planes, const E* grad_output, const E* output,    \
+                        E* grad_pre, double* sum);                                                                 \
   }
-
-namespace d2l::cpu {
 D2L_FOR_EACH_CAPABILITY(D2L_BIAS_GRAD_KERNELS)
+#undef D2L_BIAS_GRAD_KERNELS
+
 }  // namespace d2l::cpu
