@@ -50,13 +50,12 @@ def _drawn(*size, seed, memory_format=torch.contiguous_format, is_range=False):
 
 
 def _results(input, weight, bias, grad, geometry, activation):
-    """Of the forward pass, the input gradient and the weight gradient."""
+    """Of the forward pass and the input gradient."""
     stride, padding, dilation, groups = geometry
     options = dict(stride=stride, padding=padding[0], dilation=dilation, groups=groups, activation=activation)
     library = torch.ops.d2lkernels
     yield ops.conv2d_activation(input, weight, bias, **options)
     yield library.conv2d_input_grad(grad, weight, input.shape, *geometry)
-    yield library.conv2d_weight_grad(grad, input, weight.shape, *geometry)
 
 
 def _given(shape, formats, is_range):

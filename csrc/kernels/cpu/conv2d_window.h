@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/cpu/conv2d_strip.h"
+#include "kernels/cpu/gemm_product.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
@@ -62,7 +63,7 @@ void window(const WindowArguments<T>& arguments) {
           for (int j = 0; j < Columns; ++j) {
             const vec_t<T> value = broadcast(input[i][j]);
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sums[i][j][v] += value * gradient[v];
+            for (int v = 0; v < NV; ++v) sums[i][j][v] = multiply_add<T>(value, gradient[v], sums[i][j][v]);
           }
           input[i] += input_pixel;
         }

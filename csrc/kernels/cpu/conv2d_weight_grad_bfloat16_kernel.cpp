@@ -1,0 +1,7 @@
+#include "kernels/cpu/conv2d_weight_grad_driver.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+template void weight_gradient(const WeightGradient<float, BFloat16>&);
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY
