@@ -10,6 +10,8 @@
 // added in their order. Sums are in T: deterministic for a given number of threads.
 #pragma once
 
+#include <limits>
+
 #include "kernels/cpu/cache.h"
 
 #include "kernels/cpu/activation.h"
@@ -62,11 +64,15 @@ bool is_for_dots(const Product<T>& problem) {
          problem.b.depth == 1 && !problem.is_row_bias;
 }
 
+// So many rows are worth packing a b of little depth, where its lines are paired on the way.
+template <typename T>
+constexpr int64_t kPairedRows = kRounds ? 4 * kGemmRows : std::numeric_limits<int64_t>::max();
+
 // Few rows or little depth, and the columns of b contiguous.
 template <typename T>
 bool is_for_sums(const Product<T>& problem) {
   return problem.depth > 0 && problem.runs == 1 && problem.b.adjacent &&
-         (problem.rows <= kSumRows || problem.depth <= kLittleDepth);
+         (problem.rows <= kSumRows || (problem.depth <= kLittleDepth && problem.rows < kPairedRows<T>));
 }
 
 template <typename T>

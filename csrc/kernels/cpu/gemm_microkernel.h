@@ -61,12 +61,17 @@ D2L_INLINE void round_tile(const GemmTile<T>& arguments, vec_t<T> (&sums)[Rows][
     const T* from = arguments.c + i * arguments.c_row;
     Value<T>* to = arguments.rounded + i * arguments.rounded_row;
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v, from += kLanes<T>, to += kLanes<T>) {
+    for (int v = 0; v < NV; ++v, from += kLanes<T>) {
       const bool is_whole = v + 1 < NV || lanes == kLanes<T>;
       if (arguments.adds) sums[i][v] += is_whole ? load(from) : load_partial(from, lanes);
       if (arguments.is_relu) sums[i][v] = relu<T>(sums[i][v]);
-      is_whole ? store_value<T>(to, sums[i][v]) : store_value<T>(to, sums[i][v], lanes);
     }
+    if (NV == 2 && lanes == kLanes<T>) {
+      store_values<T>(to, sums[i][0], sums[i][NV - 1]);
+      continue;
+    }
+    if (NV == 2) store_value<T>(to, sums[i][0]);
+    store_value<T>(to + (NV - 1) * kLanes<T>, sums[i][NV - 1], lanes);
   }
 }
 

@@ -66,6 +66,11 @@ template <typename T>
 D2L_INLINE void store_value(uint16_t* to, vec_t<T> value) {
   _mm256_storeu_epi16(to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
 }
+// Of two registers that follow one another: one line of the cache.
+template <typename T>
+D2L_INLINE void store_values(uint16_t* to, vec_t<T> first, vec_t<T> second) {
+  _mm512_storeu_epi16(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+}
 template <typename T>
 D2L_INLINE void store_value(uint16_t* to, vec_t<T> value, int64_t count) {
   const auto lanes = static_cast<__mmask16>((1u << count) - 1);
@@ -88,6 +93,11 @@ struct Neighbours {
 template <typename T>
 D2L_INLINE void store_value(T* to, vec_t<T> value) {
   store(to, value);
+}
+template <typename T>
+D2L_INLINE void store_values(T* to, vec_t<T> first, vec_t<T> second) {
+  store(to, first);
+  store(to + kLanes<T>, second);
 }
 template <typename T>
 D2L_INLINE void store_value(T* to, vec_t<T> value, int64_t count) {
