@@ -101,3 +101,14 @@ def test_pairs_do_not_reach_beyond_their_pixel():
     wide[:, 1:5] = 1
     result = ops.conv2d(wide[:, 1:5], torch.ones(16, 4, 3, 3, dtype=torch.bfloat16))
     assert (result == 36).all()
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid"])
+def test_large_results_go_past_the_cache(activation):
+    input = _drawn(8, 3, 187, 187, seed=0, memory_format=torch.channels_last)
+    weight = _drawn(64, 3, 3, 3, seed=1, memory_format=torch.channels_last)
+    result = ops.conv2d_activation(input, weight, None, activation=activation)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert result.numel() * result.element_size() >= 32 << 20
+    expected = ops.conv2d_activation(input.float(), weight.float(), None, activation=activation)
+    assert torch.equal(result, expected.bfloat16())

@@ -58,14 +58,16 @@ struct CorrelationDriver {
   // Whether the register tiles apply the activation; else it goes over what a task has just written.
   bool has_relu_tiles() const { return problem.activation == Activation::relu && !folded; }
 
-  // Whether the tiles store past the cache: whole vectors, aligned, which nobody reads again soon.
+  // Whether the result is stored past the cache, by the tiles or as it is rounded: whole vectors, aligned, which nobody
+  // reads again soon.
   bool is_streamed() const {
     const int64_t elements = problem.images * rows.result * columns.result * problem.result_channels;
-    const bool done_by_tiles = !copies_result() && problem.progress.report == nullptr &&
-                               (problem.activation == Activation::none || has_relu_tiles());
-    return done_by_tiles && elements * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes &&
+    const bool is_final = kRounds ? problem.result_layout == Layout::nhwc
+                                  : !copies_result() && problem.progress.report == nullptr &&
+                                        (problem.activation == Activation::none || has_relu_tiles());
+    return is_final && elements * static_cast<int64_t>(sizeof(To)) >= kStreamedBytes &&
            problem.width % kLanes<T> == 0 && problem.result_channels % kLanes<T> == 0 &&
-           reinterpret_cast<uintptr_t>(problem.result) % kVectorBytes == 0;
+           reinterpret_cast<uintptr_t>(problem.result) % (kLanes<T> * sizeof(To)) == 0;
   }
 
   bool copies_result() const { return kRounds || folded || problem.result_layout == Layout::nchw; }
@@ -283,6 +285,14 @@ struct CorrelationDriver {
     return to;
   }
 
+  D2L_INLINE void round_run(const T* from, int64_t count, To* to) const {
+    if (!streams) {
+      copy_elements(from, count, to);
+      return;
+    }
+    for (int64_t i = 0; i < count; i += kLanes<T>) write_streaming(to + i, load(from + i));
+  }
+
   void write_pixels(const Map<To>& map, const Box& box, const Strip<T>& strip) const {
     const Strip<To> to = view_of(map, box);
     const bool is_run = strip.pixel_stride == map.depth && to.pixel_stride == map.depth;
@@ -291,11 +301,11 @@ struct CorrelationDriver {
         const T* from = strip.data + i * strip.image_stride + r * strip.row_stride;
         To* pixel = to.data + i * to.image_stride + r * to.row_stride;
         if (is_run) {
-          copy_elements(from, box.columns * map.depth, pixel);
+          round_run(from, box.columns * map.depth, pixel);
           continue;
         }
         for (int64_t q = 0; q < box.columns; ++q, from += strip.pixel_stride, pixel += to.pixel_stride) {
-          copy_elements(from, map.depth, pixel);
+          round_run(from, map.depth, pixel);
         }
       }
     }
@@ -376,7 +386,7 @@ struct CorrelationDriver {
         t.result_row = rows.phases * result.row_stride;
         t.result_pixel = column_phases * result.pixel_stride;
         t.last_lanes = width - (block_width - kLanes<T>);
-        t.streams = streams;
+        t.streams = streams && !kRounds;
         if (t.tap_column == t.depth) {
           t.depth *= t.taps_w;
           t.taps_w = t.taps_w > 0 ? 1 : 0;
