@@ -40,7 +40,14 @@ def _figure(columns: int, width: float, widths: Sequence[float] | None = None):
 
 
 def draw_models(rows: list[report.Row], path: Path) -> None:
-    """Bars of the ratio to the best native variant, by model, one panel per number of threads."""
+    """Bars of the ratio to the best native variant, by model: a file for each precision mode, which the name of all but
+    float32's tells."""
+    for (dtype,), part in report.groups(rows, "dtype").items():
+        _draw_models(part, path if dtype == "float32" else path.with_stem(f"{path.stem}-{dtype}"))
+
+
+def _draw_models(rows: list[report.Row], path: Path) -> None:
+    """One panel per number of threads."""
     panels = report.groups(rows, "threads")
     figure, axes = _figure(len(panels), 5.5 * len(panels))
     for axis, ((threads,), part) in zip(axes, panels.items(), strict=True):

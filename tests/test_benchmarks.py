@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import harness, machine, memory_probe, report, run, suites
+from benchmarks import harness, machine, memory_probe, plots, report, run, suites
 from benchmarks.suites import memory, models, ops
 from benchmarks.suites.chapter_convolutions import CONVOLUTIONS
 from d2lkernels.models import build, spec
@@ -348,6 +348,15 @@ def test_report_shows_losses_failures_and_explanations(tmp_path):
     assert "| 10.00 [2] |" in text and f"[2] {report.UNEXPLAINED}" in text
     assert "failed: error 1\\|2" in text
     assert "`python benchmarks/run.py models --device cpu` makes them" in text
+
+
+def test_models_are_drawn_for_each_precision_mode(tmp_path):
+    pytest.importorskip("matplotlib")
+    model = {"op": "model", "mode": "train_step"}
+    rows = [row("torch", "10", "1.000", **model), row("d2lkernels", "5", "2.000", **model)]
+    run.write(tmp_path / "results" / "m" / "models-cpu-t1.csv", [], [*rows, *[r | {"dtype": "bfloat16"} for r in rows]])
+    assert plots.main(["--results", str(tmp_path / "results"), "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["models-cpu-bfloat16.png", "models-cpu.png"]
 
 
 def test_report_is_idempotent_and_check_finds_stale_tables(tmp_path, capsys):
