@@ -38,10 +38,11 @@ Row = dict[str, str]
 
 
 def read(results: Path) -> dict[str, list[Row]]:
-    """All rows by table (`ops-cpu`), machines in the order of their folders."""
+    """All rows by table (`ops-cpu`, that of `ops-cpu-bfloat16` too), machines in the order of their folders."""
     tables: dict[str, list[Row]] = defaultdict(list)
-    for path in sorted([*results.glob("*.csv"), *results.glob("*/*.csv")]):
-        match = re.fullmatch(r"(.+)-t\d+", path.stem)
+    paths = [*results.glob("*.csv"), *results.glob("*/*.csv")]
+    for path in sorted(paths, key=lambda path: (path.parent, path.stem.count("-"), path.name)):  # usual modes first
+        match = re.fullmatch(r"([a-z]+-[a-z]+)(-[\w-]+)?-t\d+", path.stem)
         if match:
             with path.open(newline="") as file:
                 tables[match[1]] += csv.DictReader(file)

@@ -54,7 +54,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.min_time = options.min_time if options.min_time is not None else min_time
     if options.repeats < 2 or options.min_time < 0:
         parser.error("--repeats has to be at least 2, and --min-time at least 0")
-    options.dtype = (options.dtype or ("tf32,bfloat16" if options.device == "cuda" else "float32")).split(",")
+    usual = "tf32,bfloat16" if options.device == "cuda" else "float32"
+    options.dtype = (options.dtype or usual).split(",")
+    # Other modes than the usual ones have a file of their own: no run replaces rows that it did not measure.
+    options.label = "" if options.dtype == usual.split(",") else "-" + "-".join(options.dtype)
     unknown = set(options.dtype) - set(harness.FLOORS)
     if unknown or (options.device == "cpu" and "tf32" in options.dtype):
         parser.error(f"--dtype: {', '.join(unknown) or 'tf32'} is not offered on {options.device}")
@@ -152,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for threads in options.threads:
         print(f"== {options.suite}, {machine.device_name(options.device)}, {threads} thread{'s' * (threads > 1)}")
-        path = folder / f"{options.suite}-{options.device}-t{threads}.csv"
+        path = folder / f"{options.suite}-{options.device}{options.label}-t{threads}.csv"
         keeps = options.out is not None or not options.smoke
         earlier = read(path) if keeps and options.filter.pattern else []
         rows = one_pass(options, threads, load, partial(write, path, earlier) if keeps else lambda rows: None)

@@ -350,6 +350,14 @@ def test_report_shows_losses_failures_and_explanations(tmp_path):
     assert "`python benchmarks/run.py models --device cpu` makes them" in text
 
 
+def test_other_precision_modes_have_files_of_their_own(tmp_path):
+    arguments = ["ops", "--smoke", "--threads", "1", "--filter", "^relu mlp.hidden forward", "--out", str(tmp_path)]
+    assert run.main(arguments) == 0
+    assert run.main([*arguments, "--dtype", "bfloat16"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["ops-cpu-bfloat16-t1.csv", "ops-cpu-t1.csv"]
+    assert {row["dtype"] for row in report.read(tmp_path)["ops-cpu"]} == {"float32", "bfloat16"}
+
+
 def test_models_are_drawn_for_each_precision_mode(tmp_path):
     pytest.importorskip("matplotlib")
     model = {"op": "model", "mode": "train_step"}
