@@ -31,8 +31,11 @@ X86_CAPABILITY_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-# Kernel sources named *_bfloat16_kernel.cpp are compiled for this one only.
-X86_BFLOAT16_FLAGS = [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16"]
+# Kernel sources named *_bfloat16_kernel.cpp are compiled for these only.
+X86_BFLOAT16_FLAGS = {
+    "avx512_bfloat16": [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16"],
+    "amx": [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+}
 EMULATION = ROOT / "tests" / "cuda_emulation"
 EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-Wno-unknown-pragmas", "-O2"]
 NVCC_FLAGS = [
@@ -54,7 +57,7 @@ def kernel_flags(source: Path) -> dict[str, list[str]]:
     """Flags per CPU capability that a kernel source is compiled for."""
     if not source.stem.endswith("_bfloat16_kernel"):
         return capability_flags()
-    return {"avx512_bfloat16": X86_BFLOAT16_FLAGS} if "avx512" in capability_flags() else {}
+    return X86_BFLOAT16_FLAGS if "avx512" in capability_flags() else {}
 
 
 @dataclass(frozen=True)

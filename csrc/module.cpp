@@ -19,11 +19,9 @@ using d2l::cpu::Conv2dPass;
 
 namespace {
 
-constexpr Capability kCapabilities[] = {Capability::baseline, Capability::avx2, Capability::avx512};
-
 py::list supported_capabilities() {
   py::list names;
-  for (const Capability capability : kCapabilities) {
+  for (const Capability capability : d2l::cpu::kCapabilities) {
     if (d2l::cpu::is_supported(capability)) {
       names.append(d2l::cpu::name_of(capability));
     }
@@ -32,14 +30,14 @@ py::list supported_capabilities() {
 }
 
 void set_capability(const std::string& name) {
-  for (const Capability capability : kCapabilities) {
+  for (const Capability capability : d2l::cpu::kCapabilities) {
     if (name == d2l::cpu::name_of(capability)) {
       d2l::cpu::set_capability(capability);
       return;
     }
   }
-  throw py::value_error("set_cpu_capability(): expected name to be one of baseline, avx2, avx512, but got '" + name +
-                        "'");
+  throw py::value_error("set_cpu_capability(): expected name to be one of baseline, avx2, avx512, amx, but got '" +
+                        name + "'");
 }
 
 void set_conv_algorithm(const std::string& name) {

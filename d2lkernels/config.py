@@ -13,7 +13,10 @@ from . import _C
 
 
 def cpu_capability() -> str:
-    """The instruction set that the CPU kernels run with: "baseline", "avx2" or "avx512"."""
+    """The instruction set that the CPU kernels run with: "baseline", "avx2", "avx512" or "amx".
+
+    "amx" is "avx512" with bfloat16 multiplied in tiles (Intel AMX).
+    """
     return _C.cpu_capability()
 
 

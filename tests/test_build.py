@@ -96,7 +96,7 @@ def test_capability_from_the_environment():
 
 
 def test_unknown_capability_is_refused():
-    with pytest.raises(ValueError, match="baseline, avx2, avx512"):
+    with pytest.raises(ValueError, match="baseline, avx2, avx512, amx"):
         config.set_cpu_capability("sse9")
     code = "import torch, d2lkernels; d2lkernels.ops.avg_pool2d(torch.ones(1, 1, 2, 2), 2)"
     result = run_python(code, D2LKERNELS_CPU_CAPABILITY="sse9")

@@ -98,7 +98,7 @@ def _whole_text(error: BaseException | None) -> str:
 def test_unknown_capability():
     with pytest.raises(ValueError) as caught:
         config.set_cpu_capability("mmx")
-    expected = "set_cpu_capability(): expected name to be one of baseline, avx2, avx512, but got 'mmx'"
+    expected = "set_cpu_capability(): expected name to be one of baseline, avx2, avx512, amx, but got 'mmx'"
     assert str(caught.value) == expected
 
 

@@ -7,13 +7,10 @@
 
 namespace d2l::test {
 
-inline constexpr cpu::Capability kCapabilities[] = {cpu::Capability::baseline, cpu::Capability::avx2,
-                                                    cpu::Capability::avx512};
-
 // Those that this machine has.
 inline std::vector<cpu::Capability> supported_capabilities() {
   std::vector<cpu::Capability> found;
-  for (const cpu::Capability capability : kCapabilities) {
+  for (const cpu::Capability capability : cpu::kCapabilities) {
     if (cpu::is_supported(capability)) found.push_back(capability);
   }
   return found;

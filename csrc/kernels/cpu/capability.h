@@ -6,6 +6,8 @@
 //   ...
 //   D2L_CALL_BEST(example, x, n);
 //
+// Kernels of bfloat16 (*_bfloat16_kernel.cpp) are compiled for AVX512-BF16 and for AMX instead, see gemm_bfloat16.h.
+//
 // A kernel source must not use templates or inline functions from outside its own namespace that the compiler could
 // leave uninlined (std::vector and the like): the linker keeps one copy of each for the whole library, and that copy
 // could be the one with instructions that the machine lacks.
@@ -15,7 +17,11 @@
 
 namespace d2l::cpu {
 
-enum class Capability { baseline, avx2, avx512 };
+// amx: bfloat16 is multiplied in tiles; for all else it is avx512.
+enum class Capability { baseline, avx2, avx512, amx };
+
+inline constexpr Capability kCapabilities[] = {Capability::baseline, Capability::avx2, Capability::avx512,
+                                               Capability::amx};
 
 // The best that machine and build offer, or what D2LKERNELS_CPU_CAPABILITY or set_capability ask for.
 Capability capability();
@@ -35,6 +41,7 @@ int64_t vector_bytes();
 #define D2L_CALL_BEST(function, ...)                 \
   do {                                               \
     switch (::d2l::cpu::capability()) {              \
+      case ::d2l::cpu::Capability::amx:              \
       case ::d2l::cpu::Capability::avx512:           \
         ::d2l::cpu::avx512::function(__VA_ARGS__);   \
         break;                                       \

@@ -241,7 +241,7 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<E, BFloat16>) {
     if (multiplies_pairs(shape)) {
-      avx512_bfloat16::weight_gradient(problem);
+      D2L_CALL_BFLOAT16(weight_gradient, problem);
       return;
     }
   }

@@ -8,10 +8,14 @@
 namespace d2l::cpu {
 
 #if defined(__x86_64__)
-namespace avx512_bfloat16 {
-void correlate_pairs(const Correlation<float, float, BFloat16>& problem);
-void weave_rows(const uint16_t* from, int64_t pairs, int64_t values, float* to);
-}  // namespace avx512_bfloat16
+#define D2L_PAIR_KERNELS(capability)                                               \
+  namespace capability {                                                           \
+  void correlate_pairs(const Correlation<float, float, BFloat16>& problem);        \
+  void weave_rows(const uint16_t* from, int64_t pairs, int64_t values, float* to); \
+  }
+D2L_PAIR_KERNELS(avx512_bfloat16)
+D2L_PAIR_KERNELS(amx)
+#undef D2L_PAIR_KERNELS
 
 namespace {
 
@@ -23,13 +27,13 @@ void run(PairCorrelation problem, const BFloat16* source, const BFloat16Pair* we
   problem.source_channels /= 2;
   problem.source = reinterpret_cast<const float*>(source);
   problem.weight = reinterpret_cast<const float*>(weight);
-  avx512_bfloat16::correlate_pairs(problem);
+  D2L_CALL_BFLOAT16(correlate_pairs, problem);
 }
 
 }  // namespace
 
 void pair_rows(const BFloat16* from, int64_t pairs, int64_t values, BFloat16Pair* to) {
-  avx512_bfloat16::weave_rows(reinterpret_cast<const uint16_t*>(from), pairs, values, reinterpret_cast<float*>(to));
+  D2L_CALL_BFLOAT16(weave_rows, reinterpret_cast<const uint16_t*>(from), pairs, values, reinterpret_cast<float*>(to));
 }
 
 bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass) {

@@ -60,11 +60,15 @@ D2L_FOR_EACH_CAPABILITY(D2L_CONV2D_KERNELS)
 #undef D2L_CONV2D_KERNELS
 
 #if defined(__x86_64__)
-// Multiplies pairs of images with the machine's own instruction, where has_bfloat16_gemm().
+// Multiplies pairs of images with the machine's own instructions, where has_bfloat16_gemm().
 namespace avx512_bfloat16 {
 template <typename T, typename E>
 void weight_gradient(const WeightGradient<T, E>& problem);
 }  // namespace avx512_bfloat16
+namespace amx {
+template <typename T, typename E>
+void weight_gradient(const WeightGradient<T, E>& problem);
+}  // namespace amx
 #endif
 
 }  // namespace d2l::cpu

@@ -1,10 +1,11 @@
-// Matrix products of bfloat16 with the machine's own instruction (AVX512-BF16): twice the multiplications of float32.
+// Matrix products of bfloat16 with the machine's own instructions: AVX512-BF16, or tiles of AMX.
 //
 //   c[i, j] = activation(bias + sum_k a[i, k] * b[k, j])
 //
 // Sums are in float32 and are rounded once. As the instruction does, subnormal factors and results count as zero.
 #pragma once
 
+#include "kernels/cpu/capability.h"
 #include "kernels/shapes.h"
 
 namespace d2l::cpu {
@@ -29,8 +30,18 @@ struct BFloat16Gemm {
   bool adds_images;
 };
 
-// Whether the machine has it; false where a lower capability than avx512 was asked for.
+// Whether the machine has them; false where a lower capability than avx512 was asked for.
 bool has_bfloat16_gemm();
+
+// Calls a kernel of a *_bfloat16_kernel.cpp, where has_bfloat16_gemm().
+#define D2L_CALL_BFLOAT16(function, ...)                           \
+  do {                                                             \
+    if (::d2l::cpu::capability() == ::d2l::cpu::Capability::amx) { \
+      ::d2l::cpu::amx::function(__VA_ARGS__);                      \
+    } else {                                                       \
+      ::d2l::cpu::avx512_bfloat16::function(__VA_ARGS__);          \
+    }                                                              \
+  } while (false)
 
 void gemm(const BFloat16Gemm& problem);
 

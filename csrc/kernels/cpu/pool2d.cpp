@@ -78,6 +78,7 @@ template <typename E>
 int64_t movable_lanes() {
   using T = computed_t<E>;
   switch (capability()) {
+    case Capability::amx:
     case Capability::avx512:
       return 64 / static_cast<int64_t>(sizeof(T));
     case Capability::avx2:

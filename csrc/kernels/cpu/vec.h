@@ -8,7 +8,7 @@
 #include <cstring>
 
 #if !defined(D2L_CPU_CAPABILITY)
-#error "compile kernel sources once per capability, with -DD2L_CPU_CAPABILITY=baseline|avx2|avx512"
+#error "compile kernel sources once per capability, with -DD2L_CPU_CAPABILITY=baseline|avx2|avx512|..."
 #endif
 
 #if defined(__x86_64__)
