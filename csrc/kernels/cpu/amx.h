@@ -61,13 +61,21 @@ class TileRegisters {
 // What follows does not tell the compiler which memory it reads: call this between the last store there and the loads.
 D2L_INLINE void finish_stores() { asm volatile("" ::: "memory"); }
 
-// The sums start from a row for each of both columns, 16 floats, which all rows of a share.
+// What the sums start from, rows of 16 or 32 floats; the stride is in bytes.
+template <bool kSecondRows, bool kSecondColumns>
+D2L_INLINE void load_sums(const float* first, const float* second, int64_t row) {
+  _tile_loadd(0, first, row);
+  if (kSecondColumns) _tile_loadd(1, first + kTileColumns, row);
+  if (kSecondRows) {
+    _tile_loadd(2, second, row);
+    if (kSecondColumns) _tile_loadd(3, second + kTileColumns, row);
+  }
+}
+
+// The same from one row, which all rows of a share.
 template <bool kSecondRows, bool kSecondColumns>
 D2L_INLINE void start_sums(const float* row) {
-  _tile_loadd(0, row, 0);
-  if (kSecondColumns) _tile_loadd(1, row + kTileColumns, 0);
-  if (kSecondRows) _tile_loadd(2, row, 0);
-  if (kSecondRows && kSecondColumns) _tile_loadd(3, row + kTileColumns, 0);
+  load_sums<kSecondRows, kSecondColumns>(row, row, 0);
 }
 
 // Adds the products of a step. Strides are in bytes; both tiles of b lie side by side.

@@ -17,6 +17,7 @@
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/gemm_microkernel.h"
 #include "kernels/cpu/gemm_skinny.h"
+#include "kernels/cpu/gemm_tiles.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/transpose.h"
@@ -27,11 +28,11 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 // Multiply-adds worth a thread.
 constexpr int64_t kGrain = 1 << 18;
 // Blocks of the depth. Columns that lie contiguously are copied in long runs, so that fewer rows of them fit.
-constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = 1536;
+constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = kHasTiles ? 2048 : 1536;
 // Blocks of a and of b.
-constexpr int64_t kBlockBytes = 256 << 10;
+constexpr int64_t kBlockBytes = (kHasTiles ? 512 : 256) << 10;
 // Rows this far apart all compete for one set of the L1 cache.
-constexpr int64_t kAliasedBytes = 4096;
+constexpr int64_t kAliasedBytes = kHasTiles ? 2048 : 4096;
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 // Rows of c of this length stay in the L1 cache while b streams past, in runs long enough for the memory.
 constexpr int64_t kSumBytes = 16 << 10;
@@ -127,7 +128,8 @@ struct Driver {
     row_block = max(1, fitting / kGemmRows) * kGemmRows;
     column_block = max(1, fitting / kGemmColumns<T>) * kGemmColumns<T>;
     const bool aliased = p.a.distance() * size % kAliasedBytes == 0 && p.rows > 1;
-    copies_a = p.a.adjacent || (aliased && p.columns > kGemmColumns<T>);
+    copies_a = p.a.adjacent || (aliased && p.columns > kGemmColumns<T>) ||
+               !is_whole_steps(p.depth - (blocks_per_run - 1) * depth_block);
     constexpr int64_t kValueBytes = sizeof(Value<T>);
     streams = blocks() == 1 && p.activation == Activation::none && p.progress.report == nullptr &&
               p.rows * p.columns * kValueBytes >= kStreamedBytes && p.columns % kLanes<T> == 0 &&
@@ -136,18 +138,25 @@ struct Driver {
     grid = choose_grid();
     if constexpr (kRounds) {
       sums = {nullptr, p.columns};
-      if (keeps_sums(p)) sums.data = static_cast<T*>(workspace(Workspace::sums, p.rows * p.columns * size));
+      const int64_t count =
+          keeps_in_blocks() ? ceil_div(p.rows, kGemmRows) * panels() * kGemmBlock<T> : p.rows * p.columns;
+      if (keeps_sums(p)) sums.data = static_cast<T*>(workspace(Workspace::sums, count * size));
     } else {
       sums = {p.c, p.c_row};
     }
   }
+
+  int64_t panels() const { return ceil_div(problem.columns, kGemmColumns<T>); }
+
+  // Whether sums that are kept lie as the tiles of AMX want them, each in its own block.
+  bool keeps_in_blocks() const { return kHasTiles && rounds_tiles; }
 
   int64_t blocks() const { return problem.runs * blocks_per_run; }
 
   // The parts whose slowest thread has the least to do: tiles to compute, then elements to read.
   Grid choose_grid() const {
     const int64_t threads = threads_for(problem);
-    const int64_t tiles = ceil_div(problem.rows, kGemmRows), panels = ceil_div(problem.columns, kGemmColumns<T>);
+    const int64_t tiles = ceil_div(problem.rows, kGemmRows), panels = this->panels();
     const int64_t depths = blocks();
     const int64_t c_bytes = problem.rows * problem.columns * static_cast<int64_t>(sizeof(T));
     Grid best{1, 1, 1};
@@ -222,6 +231,7 @@ struct Driver {
     T* packed_b = static_cast<T*>(workspace(Workspace::task, (b_size + a_size) * static_cast<int64_t>(sizeof(T))));
     T* copied_a = packed_b + b_size;
     ProgressReporter reporter(problem.progress, rows.begin);
+    TileState<T> state;
     for (int64_t i = own_blocks.begin; i < own_blocks.end; ++i) {
       const Steps steps = steps_of(i);
       const bool is_first = i == own_blocks.begin, is_last = i + 1 == own_blocks.end;
@@ -236,7 +246,7 @@ struct Driver {
           LinePrefetch next = is_one_block ? next_b(steps, columns, block_columns.end) : LinePrefetch{};
           const bool is_whole = block_columns.size() == problem.columns && finishes && is_last;
           run_block(steps, block_rows, block_columns, copied_a, b, to, is_first, finishes, is_last, next,
-                    is_whole ? &reporter : nullptr);
+                    is_whole ? &reporter : nullptr, state);
         }
         if (finishes && is_last && columns.size() == problem.columns) reporter.finished(block_rows.end);
       }
@@ -253,6 +263,13 @@ struct Driver {
 
   void pack_b(Steps steps, Range columns, T* packed) const {
     const int64_t panels = ceil_div(columns.size(), kGemmColumns<T>);
+    if (kHasTiles && copies_a && padded_depth(steps.size()) > steps.size()) {
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        const int64_t width = panel_width(columns.size() - panel * kGemmColumns<T>);
+        T* end = packed + panel_offset(panel) + steps.size() * width;
+        __builtin_memset(end, 0, static_cast<size_t>((padded_depth(steps.size()) - steps.size()) * width) * sizeof(T));
+      }
+    }
     if (problem.b.adjacent) {
       for (int64_t d = 0; d < steps.size(); ++d) {
         const Neighbours<T> from = problem.b.neighbours(columns.begin, steps.begin + d, steps.run);
@@ -280,15 +297,19 @@ struct Driver {
   // Of the panel that starts where so many columns are left.
   static int64_t panel_width(int64_t columns) { return columns > kLanes<T> ? kGemmColumns<T> : kLanes<T>; }
 
-  // Copies of a keep its orientation: rows, some elements apart that are no multiple of a cache set, or
-  // [tile][depth][rows].
+  // Copies of a keep its orientation, except for tiles of AMX: rows, some elements apart that are no multiple of a
+  // cache set, or [tile][depth][rows].
   int64_t copied_row() const { return depth_block + kLanes<T>; }
   int64_t copied_tile() const { return kGemmRows * depth_block + kGemmColumns<T>; }
   int64_t a_block_size(int64_t rows) const {
-    return problem.a.adjacent ? ceil_div(rows, kGemmRows) * copied_tile() : rows * copied_row();
+    return problem.a.adjacent && !kHasTiles ? ceil_div(rows, kGemmRows) * copied_tile() : rows * copied_row();
   }
 
   void copy_a(Steps steps, Range rows, T* to) const {
+    if constexpr (kHasTiles) {
+      copy_rows(problem.a, steps, rows.begin, rows.size(), to, copied_row());
+      return;
+    }
     if (!problem.a.adjacent) {
       for (int64_t i = 0; i < rows.size(); ++i) {
         __builtin_memcpy(to + i * copied_row(), problem.a.at(rows.begin + i, steps.begin, steps.run),
@@ -311,14 +332,16 @@ struct Driver {
     }
   }
 
-  // Tiles of a block have the same number of rows, give or take one.
+  // Tiles of a block have the same number of rows, give or take one; those of AMX are full but for the last.
   static Range tile_rows(int64_t rows, int64_t tile) {
+    if (kHasTiles) return {tile * kGemmRows, min(rows, (tile + 1) * kGemmRows)};
     const int64_t tiles = ceil_div(rows, kGemmRows);
     return {tile * rows / tiles, (tile + 1) * rows / tiles};
   }
 
   void run_block(Steps steps, Range rows, Range columns, const T* copied_a, const T* packed_b, const Sums<T>& to,
-                 bool is_first, bool finishes, bool is_last, LinePrefetch& next, ProgressReporter* reporter) const {
+                 bool is_first, bool finishes, bool is_last, LinePrefetch& next, ProgressReporter* reporter,
+                 TileState<T>& state) const {
     const int64_t tiles = ceil_div(rows.size(), kGemmRows), panels = ceil_div(columns.size(), kGemmColumns<T>);
     const bool completes = finishes && is_last, rounds = rounds_tiles && completes;
     const T* const bias = finishes && is_first ? problem.bias : nullptr;
@@ -326,8 +349,9 @@ struct Driver {
     GemmTile<T> t{};
     t.start = start;
     t.start_row = problem.is_row_bias ? kGemmColumns<T> : 0;
-    t.depth = steps.size();
-    t.c_row = to.row;
+    t.depth = copies_a ? padded_depth(steps.size()) : steps.size();
+    const bool in_blocks = keeps_in_blocks() && finishes;
+    t.c_row = in_blocks ? kGemmColumns<T> : to.row;
     t.rounded_row = problem.c_row;
     t.is_relu = problem.activation == Activation::relu;
     t.streams = !kRounds && streams && finishes;
@@ -355,16 +379,19 @@ struct Driver {
         t.b = packed_b + panel_offset(panel);
         t.b_depth = width;
         t.adds = !is_first;
-        t.c = tile_c + column;
+        t.c = in_blocks ? to.data + kGemmBlock<T> *
+                                        (row / kGemmRows * this->panels() + (columns.begin + column) / kGemmColumns<T>)
+                        : tile_c + column;
         t.rounded = rounds ? result + column : nullptr;
         t.last_lanes = count - (width - kLanes<T>);
         const int64_t calls = (fetches_b ? (tiles - tile) * panels : panels) - panel;
         t.share = next.share(calls, steps.size());
-        gemm_function<T>(part.size(), width > kLanes<T>, problem.a.adjacent)(t);
+        run_tile<T>(t, part.size(), width > kLanes<T>, problem.a.adjacent, state);
       }
       if (completes && !rounds) finish(tile_c, to.row, result, part.size(), columns.size());
       if (reporter != nullptr) reporter->finished(rows.begin + part.end);
     }
+    state.finish();
   }
 
   // The block of b from column `column` on, as it lies in memory.
@@ -385,7 +412,7 @@ struct Driver {
   }
 
   void set_a(GemmTile<T>& t, Steps steps, Range rows, int64_t tile, Range part, const T* copied) const {
-    if (problem.a.adjacent) {
+    if (problem.a.adjacent && !kHasTiles) {
       t.a = copied + tile * copied_tile();
       t.a_row = 1;
       t.a_depth = kGemmRows;
@@ -418,9 +445,33 @@ struct Driver {
   }
 };
 
+#if defined(__AMX_BF16__)
+template <typename T>
+void run_exchanged(const Driver<T>& driver) {
+  const Product<T>& problem = driver.problem;
+  const int64_t width = problem.rows > kLanes<T> ? kGemmColumns<T> : kLanes<T>, size = problem.depth * width;
+  T* packed = static_cast<T*>(workspace(Workspace::call, size * static_cast<int64_t>(sizeof(T))));
+  if (problem.rows < width) __builtin_memset(packed, 0, static_cast<size_t>(size) * sizeof(T));
+  transpose<T>(problem.a.at(0, 0, 0), problem.a.distance(), problem.rows, problem.depth, packed, width);
+  const int64_t tiles = ceil_div(problem.columns, kGemmRows);
+  parallel_for(0, tiles, ceil_div(tiles, threads_for(problem)), [&](int64_t begin, int64_t end) {
+    const Range columns{begin * kGemmRows, min(problem.columns, end * kGemmRows)};
+    multiply_by_exchanged_tiles(problem, driver.sums, packed, columns.begin, columns.end);
+    driver.finish({0, problem.rows}, columns);
+  });
+  trim_workspace(Workspace::call);
+}
+#endif
+
 template <typename T>
 void run_dots(const Driver<T>& driver) {
   const Product<T>& problem = driver.problem;
+#if defined(__AMX_BF16__)
+  if (suits_exchanged_tiles(problem)) {
+    run_exchanged(driver);
+    return;
+  }
+#endif
   parallel_for(0, problem.columns, max(1, kGrain / max(1, problem.rows * problem.depth)),
                [&](int64_t begin, int64_t end) {
                  multiply_by_dots(problem, driver.sums, begin, end);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/cpu/activation.h"
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/gemm_product.h"
 #include "kernels/cpu/integers.h"
 #include "kernels/cpu/line_prefetch.h"
@@ -14,7 +15,9 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 // Rows of a tile: as many as leave registers for b and one broadcast.
-#if defined(__AVX512F__)
+#if defined(__AMX_BF16__)
+constexpr int kGemmRows = 2 * kTileHeight;
+#elif defined(__AVX512F__)
 constexpr int kGemmRows = 14;
 #else
 constexpr int kGemmRows = 6;
@@ -23,6 +26,9 @@ constexpr int kGemmRows = 6;
 // Columns of a tile: two vectors.
 template <typename T>
 constexpr int64_t kGemmColumns = 2 * kLanes<T>;
+
+template <typename T>
+constexpr int64_t kGemmBlock = kGemmRows * kGemmColumns<T>;
 
 template <typename T>
 struct GemmTile {
@@ -49,6 +55,7 @@ struct GemmTile {
 template <typename T>
 using GemmFunction = void (*)(const GemmTile<T>&);
 
+#if !defined(__AMX_BF16__)  // else: gemm_tiles.h
 // Rows share base pointers, three to one: x86 has addressing modes for that, but no integer register for every row.
 constexpr int kRowsPerBase = 3;
 
@@ -156,11 +163,18 @@ D2L_INLINE GemmFunction<T> gemm_function_of(int rows, bool two_vectors, bool adj
   return kTiles[two_vectors][adjacent][rows - 1];
 }
 
+// What goes on from one tile to the next.
+template <typename T>
+struct TileState {
+  void finish() {}
+};
+
 // The tile of 1 .. kGemmRows rows and one or two vectors of columns.
 template <typename T>
-D2L_INLINE GemmFunction<T> gemm_function(int64_t rows, bool two_vectors, bool adjacent) {
-  return gemm_function_of<T>(static_cast<int>(rows), two_vectors, adjacent,
-                             std::make_integer_sequence<int, kGemmRows>{});
+D2L_INLINE void run_tile(const GemmTile<T>& arguments, int64_t rows, bool two_vectors, bool adjacent, TileState<T>&) {
+  gemm_function_of<T>(static_cast<int>(rows), two_vectors, adjacent,
+                      std::make_integer_sequence<int, kGemmRows>{})(arguments);
 }
+#endif
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

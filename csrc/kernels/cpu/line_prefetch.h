@@ -21,6 +21,17 @@ struct LinePrefetch {
 
   // What each of so many calls, of so many steps, has to fetch.
   D2L_INLINE int64_t share(int64_t calls, int64_t steps) const { return min(steps, ceil_div(count, calls)); }
+
+  // Fetches the next `lines` of them.
+  D2L_INLINE void fetch(int64_t lines) {
+    count -= lines;
+#pragma GCC unroll 1
+    for (; lines > 0; --lines) {
+      __builtin_prefetch(line, 0, 2);
+      line += kLineBytes;
+      if (--left == 0) line += gap, left = run;
+    }
+  }
 };
 
 // Calls step() `steps` times; with the first `share` of them goes a line.
