@@ -28,7 +28,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 // Multiply-adds worth a thread.
 constexpr int64_t kGrain = 1 << 18;
 // Blocks of the depth. Columns that lie contiguously are copied in long runs, so that fewer rows of them fit.
-constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = kHasTiles ? 2048 : 1536;
+constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = kHasTiles ? 2048 : 1536, kSkinnyDepthBytes = 512;
 // Blocks of a and of b.
 constexpr int64_t kBlockBytes = (kHasTiles ? 512 : 256) << 10;
 // Rows this far apart all compete for one set of the L1 cache.
@@ -83,7 +83,9 @@ int64_t threads_for(const Product<T>& problem) {
 
 template <typename T>
 int64_t deepest_block(const Product<T>& problem) {
-  return (problem.b.adjacent ? kShortDepthBytes : kDepthBytes) / static_cast<int64_t>(sizeof(T));
+  const bool is_skinny = kHasTiles && problem.rows <= kGemmRows;  // b is packed for one tile, as it comes from memory
+  const int64_t short_bytes = is_skinny ? kSkinnyDepthBytes : kShortDepthBytes;
+  return (problem.b.adjacent ? short_bytes : kDepthBytes) / static_cast<int64_t>(sizeof(T));
 }
 
 // Whether sums that are to be rounded can be so while they are in registers.

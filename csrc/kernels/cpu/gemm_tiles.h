@@ -100,9 +100,6 @@ struct TileState {
 
 template <typename T, bool kSecondRows, bool kSecondColumns>
 void multiply_by_tiles(const GemmTile<T>& t, int64_t rows, int64_t pairs, TileState<T>& state) {
-  if (t.rounded != nullptr) {  // arrives in the meantime
-    for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(t.rounded + i * t.rounded_row, 1);
-  }
   T* const block = state.blocks[1 - state.used];
   constexpr int64_t kBlockRow = kGemmColumns<T>, kHalf = kTileHeight, kSize = sizeof(T);
   // Rows of c that have just this tile are padded to it.
