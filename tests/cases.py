@@ -42,6 +42,8 @@ def over(
             for dtype in dtypes or (None,):
                 if dtype is not None and dtype not in spec.dtypes:
                     continue
+                if device.name == "cpu-amx" and dtype not in (None, torch.bfloat16):
+                    continue  # the kernels of AVX-512
                 for sample in samples(spec) if samples else (None,):
                     for variant in _precisions(spec, device, dtype, sample):
                         values = [value for value in (spec, variant, dtype, sample) if value is not None]

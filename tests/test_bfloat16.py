@@ -1,5 +1,5 @@
-"""Products of bfloat16: matrices that lie in memory in every way, against float64. Machines with AVX512-BF16 multiply
-pairs of values, others float32 copies; both round once."""
+"""Products of bfloat16: matrices that lie in memory in every way, against float64. Machines with AMX or AVX512-BF16
+multiply pairs of values, others float32 copies; all round once."""
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ pytestmark = pytest.mark.parametrize("device", DEVICES, ids=lambda device: devic
 SIZES = (
     *((1, 1, 1), (3, 5, 7), (2, 4, 6), (33, 65, 31), (256, 784, 120), (700, 96, 300), (5, 2, 200), (70, 33, 1)),
     *((1, 300, 500), (2, 3000, 16), (13, 1, 17), (7, 1601, 45), (20, 1700, 37), (300, 15, 90), (40, 16, 64)),
+    # Tiles of AMX: parts of one, depths that steps do not divide, few rows times a large matrix.
+    *((16, 32, 16), (17, 34, 47), (33, 62, 64), (600, 74, 70), (64, 2200, 100), (9, 1024, 1050), (20, 3000, 350)),
 )
 WAYS = {
     "contiguous": lambda matrix: matrix,
