@@ -20,14 +20,14 @@ constexpr int64_t kTileHeight = 16;   // rows, at most
 constexpr int64_t kTilePairs = 16;    // of the depth, at most
 constexpr int64_t kTileColumns = 16;  // of b and of the sums
 
-// Gives this thread tiles of a shape while it lives. Their contents are lost with each change of shape.
+// Gives this thread tiles of a shape, until release(). Their contents are lost with each change of shape.
 class TileRegisters {
  public:
-  TileRegisters() = default;
-  TileRegisters(const TileRegisters&) = delete;
-  TileRegisters& operator=(const TileRegisters&) = delete;
-  ~TileRegisters() {
-    if (pairs_ > 0) _tile_release();  // else every switch between threads saves and restores 8 KB
+  // Until then every switch between threads saves and restores 8 KB. No destructor: it would add code for exceptions to
+  // all around it, which kernels must not have (see capability.h).
+  D2L_INLINE void release() {
+    if (pairs_ > 0) _tile_release();
+    pairs_ = 0;
   }
 
   // Rows of the first and of the second tile of a (where there is none: 0), and pairs of the depth of a step.

@@ -253,6 +253,7 @@ struct Driver {
         if (finishes && is_last && columns.size() == problem.columns) reporter.finished(block_rows.end);
       }
     }
+    state.release();
   }
 
   Steps steps_of(int64_t block) const {

@@ -167,6 +167,7 @@ D2L_INLINE GemmFunction<T> gemm_function_of(int rows, bool two_vectors, bool adj
 template <typename T>
 struct TileState {
   void finish() {}
+  void release() {}
 };
 
 // The tile of 1 .. kGemmRows rows and one or two vectors of columns.

@@ -84,6 +84,7 @@ struct TileState {
   }
 
   D2L_INLINE void finish() { round(rows); }
+  D2L_INLINE void release() { registers.release(); }
 
   // The block that is not waiting takes its place.
   D2L_INLINE void wait_for(const GemmTile<T>& t, int64_t row_count, bool has_two_vectors) {
@@ -153,10 +154,13 @@ template <typename T>
 D2L_INLINE void run_tile(const GemmTile<T>& t, int64_t rows, bool two_vectors, bool, TileState<T>& state) {
   const int64_t found = step_pairs(t.depth), pairs = found > 0 ? found : kTilePairs;
   state.registers.shape(min(rows, kTileHeight), max(0, rows - kTileHeight), pairs);
-  const auto multiply = rows > kTileHeight
-                            ? (two_vectors ? multiply_by_tiles<T, true, true> : multiply_by_tiles<T, true, false>)
-                            : (two_vectors ? multiply_by_tiles<T, false, true> : multiply_by_tiles<T, false, false>);
-  multiply(t, rows, pairs, state);
+  if (rows > kTileHeight) {
+    two_vectors ? multiply_by_tiles<T, true, true>(t, rows, pairs, state)
+                : multiply_by_tiles<T, true, false>(t, rows, pairs, state);
+  } else {
+    two_vectors ? multiply_by_tiles<T, false, true>(t, rows, pairs, state)
+                : multiply_by_tiles<T, false, false>(t, rows, pairs, state);
+  }
 }
 
 // Few rows, and a large b whose depth is contiguous: its columns take the place of the rows of a, read in place once,
@@ -196,29 +200,29 @@ void multiply_by_exchanged_tiles(const Product<T>& problem, const Sums<T>& to, c
   alignas(kVectorBytes) T block[kGemmBlock<T>];
   TileRegisters registers;
   finish_stores();
-  int64_t column = begin;
-  while (column < end) {
+  for (int64_t column = begin; column < end; column += kGemmRows) {
     const int64_t count = min(kGemmRows, end - column);
     registers.shape(min(count, kTileHeight), max(0, count - kTileHeight), pairs);
-    const auto multiply =
-        count > kTileHeight ? (two_vectors ? multiply_exchanged<T, true, true> : multiply_exchanged<T, true, false>)
-                            : (two_vectors ? multiply_exchanged<T, false, true> : multiply_exchanged<T, false, false>);
-    multiply(problem, packed, pairs, column, block);
+    if (count > kTileHeight) {
+      two_vectors ? multiply_exchanged<T, true, true>(problem, packed, pairs, column, block)
+                  : multiply_exchanged<T, true, false>(problem, packed, pairs, column, block);
+    } else {
+      two_vectors ? multiply_exchanged<T, false, true>(problem, packed, pairs, column, block)
+                  : multiply_exchanged<T, false, false>(problem, packed, pairs, column, block);
+    }
     T* const c = to.data + column;
     transpose<T>(static_cast<const T*>(block), kGemmColumns<T>, count, problem.rows, c, to.row);
-    if (problem.bias != nullptr) {
-      for (int64_t i = 0; i < problem.rows; ++i) {
-        for (int64_t j = 0; j < count; j += kLanes<T>) {
-          const int64_t lanes = min(kLanes<T>, count - j);
-          T* const at = c + i * to.row + j;
-          store_partial(at,
-                        load_partial(static_cast<const T*>(at), lanes) + load_partial(problem.bias + column + j, lanes),
-                        lanes);
-        }
+    if (problem.bias == nullptr) continue;
+    for (int64_t i = 0; i < problem.rows; ++i) {
+      for (int64_t j = 0; j < count; j += kLanes<T>) {
+        const int64_t lanes = min(kLanes<T>, count - j);
+        T* const at = c + i * to.row + j;
+        const vec_t<T> sum = load_partial(static_cast<const T*>(at), lanes);
+        store_partial(at, sum + load_partial(problem.bias + column + j, lanes), lanes);
       }
     }
-    column += count;
   }
+  registers.release();
 }
 #else
 D2L_INLINE bool is_whole_steps(int64_t) { return true; }
