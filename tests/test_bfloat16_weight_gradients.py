@@ -19,6 +19,23 @@ CONVOLUTIONS = {
     "many rows": ((1, 3, 150, 150), (33, 3, 3, 3), (1, 1), (0, 2), (2, 3), 1),
     "pairs of images": ((7, 40, 13, 11), (72, 40, 3, 3), (2, 2), (1, 1), (1, 1), 1),
     "many images": ((70, 16, 5, 5), (40, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    # Channels and pixels at the edges of tiles.
+    "half a tile": ((4, 8, 7, 7), (7, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one tile": ((3, 16, 9, 15), (16, 16, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "short of a tile": ((2, 15, 5, 16), (15, 15, 3, 2), (1, 1), (1, 0), (1, 1), 1),
+    "beyond a tile": ((2, 17, 6, 17), (17, 17, 2, 3), (1, 1), (0, 1), (1, 1), 1),
+    "beyond two tiles": ((5, 33, 8, 33), (33, 33, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one column": ((6, 32, 9, 1), (64, 32, 3, 1), (1, 1), (1, 0), (1, 1), 1),
+    "rows of one tap": ((3, 20, 13, 9), (24, 20, 3, 1), (2, 1), (1, 0), (1, 1), 1),
+    "rows in one line": ((3, 20, 11, 9), (24, 20, 5, 1), (1, 1), (2, 0), (2, 1), 1),
+    "one pixel": ((9, 40, 3, 3), (24, 40, 3, 3), (1, 1), (0, 0), (1, 1), 1),
+    "three columns": ((33, 48, 3, 3), (32, 48, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "stride three": ((4, 24, 16, 20), (40, 24, 3, 5), (3, 3), (1, 2), (1, 1), 1),
+    "stride and dilation": ((4, 24, 16, 20), (40, 24, 3, 3), (2, 4), (2, 3), (3, 2), 1),
+    "more padding than map": ((3, 16, 2, 3), (16, 16, 3, 3), (1, 1), (5, 4), (1, 1), 1),
+    "groups of a tile": ((3, 64, 7, 10), (48, 16, 3, 3), (1, 1), (1, 1), (1, 1), 4),
+    "blocks of rows": ((2, 64, 60, 60), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one image": ((1, 32, 12, 12), (32, 32, 3, 3), (1, 1), (1, 1), (1, 1), 1),
 }
 
 
@@ -94,13 +111,37 @@ def test_ranges_of_channels_are_read_in_place():
     assert not ran & {"aten::to", "aten::copy_"}
 
 
-def test_infinities_and_nans_stay_with_their_taps():
-    case = CONVOLUTIONS["odd channels"]
-    grad_output, input = _maps(case)
-    input[0, 2, 4, 3], input[1, 0, 0, 11], grad_output[2, 3, 1, 1] = float("inf"), float("nan"), -float("inf")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("name", ["odd channels", "beyond a tile", "stride three", "rows in one line"])
+def test_infinities_and_nans_stay_with_their_taps(name, layout):
+    case = CONVOLUTIONS[name]
+    grad_output, input = [map.contiguous(memory_format=layout) for map in _maps(case)]
+    input[0, 2, 4, 3], input[1, 0, 0, -1], grad_output[-1, 3, 1, 1] = float("inf"), float("nan"), -float("inf")
     with config.use_conv_algorithm("direct"):
         _assert_right(grad_output, input, case)
     assert not _weight_grad(grad_output, input, case).isfinite().all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_pixels_outside_of_every_window_may_hold_anything(layout):
+    case = ((5, 24, 12, 14), (40, 24, 2, 2), (3, 3), (0, 0), (1, 1), 1)
+    grad_output, input = [map.contiguous(memory_format=layout) for map in _maps(case)]
+    input[:, :, 2::3], input[:, :, :, 2::3] = float("nan"), float("inf")
+    with config.use_conv_algorithm("direct"):
+        _assert_right(grad_output, input, case)
+        assert _weight_grad(grad_output, input, case).isfinite().all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_divide_rows_images_or_channels(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name in ("pairs of images", "beyond two tiles", "one pixel", "groups of a tile", "blocks of rows"):
+            with config.use_conv_algorithm("direct"):
+                _assert_right(*_maps(CONVOLUTIONS[name]), CONVOLUTIONS[name])
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +154,6 @@ def test_infinities_and_nans_stay_with_their_taps():
     ids=["images", "groups", "winograd"],
 )
 def test_other_algorithms_take_copies(case):
-    assert "aten::to" in _assert_right(*_maps(case), case)
+    ran = _assert_right(*_maps(case), case)
+    in_tiles = config.cpu_capability() == "amx" and case[1][1] >= 6
+    assert ("aten::to" in ran) != in_tiles

@@ -78,15 +78,15 @@ D2L_INLINE void start_sums(const float* row) {
   load_sums<kSecondRows, kSecondColumns>(row, row, 0);
 }
 
-// Adds the products of a step. Strides are in bytes; both tiles of b lie side by side.
+// Adds the products of a step. Strides are in bytes.
 template <bool kSecondRows, bool kSecondColumns>
-D2L_INLINE void multiply_tiles(const void* first_a, const void* second_a, int64_t a_row, const float* b,
-                               int64_t b_row) {
-  _tile_loadd(6, b, b_row);
+D2L_INLINE void multiply_tiles(const void* first_a, const void* second_a, int64_t a_row, const float* first_b,
+                               const float* second_b, int64_t b_row) {
+  _tile_loadd(6, first_b, b_row);
   _tile_loadd(4, first_a, a_row);
   _tile_dpbf16ps(0, 4, 6);
   if (kSecondColumns) {
-    _tile_loadd(7, b + kTileColumns, b_row);
+    _tile_loadd(7, second_b, b_row);
     _tile_dpbf16ps(1, 4, 7);
   }
   if (kSecondRows) {
@@ -94,6 +94,13 @@ D2L_INLINE void multiply_tiles(const void* first_a, const void* second_a, int64_
     _tile_dpbf16ps(2, 5, 6);
     if (kSecondColumns) _tile_dpbf16ps(3, 5, 7);
   }
+}
+
+// Both tiles of b lie side by side.
+template <bool kSecondRows, bool kSecondColumns>
+D2L_INLINE void multiply_tiles(const void* first_a, const void* second_a, int64_t a_row, const float* b,
+                               int64_t b_row) {
+  multiply_tiles<kSecondRows, kSecondColumns>(first_a, second_a, a_row, b, b + kTileColumns, b_row);
 }
 
 // The sums as rows of 16 or 32 floats; the stride is in bytes.

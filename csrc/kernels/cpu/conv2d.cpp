@@ -69,6 +69,11 @@ void write_zeros(const Conv2dShape& shape, E* weight, const WeightStrides& strid
 // Whether the weight gradient of bfloat16 maps multiplies pairs of images with the machine's own instruction.
 bool multiplies_pairs(const Conv2dShape& shape) { return has_bfloat16_gemm() && shape.N > 1; }
 
+// Whether it multiplies them in tiles.
+bool multiplies_tiles(const Conv2dShape& shape) {
+  return capability() == Capability::amx && multiplies_pairs(shape) && shape.group_c() >= 6 && shape.group_k() >= 6;
+}
+
 template <typename T>
 int tile_of(const Conv2dShape& shape, Conv2dPass pass) {
   return std::is_same_v<T, float> ? winograd_tile(shape, pass) : 0;
@@ -115,12 +120,14 @@ void run(Correlation<T, E> problem, const Conv2dShape& shape, Conv2dPass pass) {
 }  // namespace
 
 bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass) {
-  // Twice the products a cycle are worth more than the 1.65x fewer of Winograd's with stride 2.
-  const bool is_faster_in_pairs = pass == Conv2dPass::weight_grad && shape.stride_h == 2 && multiplies_pairs(shape) &&
-                                  conv2d_algorithm() == Conv2dAlgorithm::automatic;
   const bool is_product = shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1;
-  return !is_product && !conv2d_suits_images(shape, sizeof(float)) && !conv2d_suits_groups(shape, sizeof(float)) &&
-         (is_faster_in_pairs || winograd_tile(shape, pass) == 0);
+  if (is_product || conv2d_suits_groups(shape, sizeof(float))) return false;
+  const bool is_automatic = conv2d_algorithm() == Conv2dAlgorithm::automatic;
+  if (pass == Conv2dPass::weight_grad && is_automatic && multiplies_tiles(shape)) return true;
+  // Twice the products a cycle are worth more than the 1.65x fewer of Winograd's with stride 2.
+  const bool is_faster_in_pairs =
+      pass == Conv2dPass::weight_grad && is_automatic && shape.stride_h == 2 && multiplies_pairs(shape);
+  return !conv2d_suits_images(shape, sizeof(float)) && (is_faster_in_pairs || winograd_tile(shape, pass) == 0);
 }
 
 template <typename E>
@@ -240,6 +247,10 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
   }
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<E, BFloat16>) {
+    if (multiplies_tiles(shape)) {
+      amx::weight_gradient_in_tiles(problem);
+      return;
+    }
     if (multiplies_pairs(shape)) {
       D2L_CALL_BFLOAT16(weight_gradient, problem);
       return;

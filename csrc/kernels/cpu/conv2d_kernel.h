@@ -68,6 +68,7 @@ void weight_gradient(const WeightGradient<T, E>& problem);
 namespace amx {
 template <typename T, typename E>
 void weight_gradient(const WeightGradient<T, E>& problem);
+void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& problem);
 }  // namespace amx
 #endif
 

@@ -1,4 +1,7 @@
 #include "kernels/cpu/conv2d_weight_grad_driver.h"
+#if defined(__AMX_BF16__)
+#include "kernels/cpu/conv2d_weight_grad_tiles.h"
+#endif
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 

@@ -1,0 +1,333 @@
+// Weight gradient of the cross-correlation of bfloat16 maps in tiles (see amx.h). Only for kernel sources.
+//
+//   grad_weight[k, c, r, s] = sum_{n, p, q} grad_output[n, p, q, k] * input[n, row p of tap r, column q of tap s, c]
+//
+// The depth of the products are pixels, each of a pair of images. A task's strips, some rows of some pairs:
+//
+//   input        [rows][phases of columns][columns][pairs][block of c]: columns that follow one another under a tap
+//                lie side by side, so a tap is but an offset to the rows of b
+//   grad_output  [tiles of k][lines][steps][16 k][16 pixels of pairs]: transposed, the tiles of a
+//
+// A line is a row of pixels of all pairs (or several rows, where those of both strips follow one another); it is cut
+// into steps of the same depth, but for a shorter last one, which takes another shape of tiles. Sums of a task, a tap
+// and 32 x 32 channels stay in tiles and are then added to those of the slice: packed weights (conv2d_pack.h) with k in
+// the place of the depth. Slices and threads: see conv2d_weight_grad_driver.h.
+#pragma once
+
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/conv2d_kernel.h"
+#include "kernels/cpu/conv2d_pack.h"
+#include "kernels/cpu/conv2d_pair_rows.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/workspace.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+namespace {
+
+constexpr int64_t kTileElements = kTileHeight * kTilePairs;
+constexpr int64_t kTaskBytes = 512 << 10;
+constexpr int64_t kSliceBytes = int64_t{128} << 20;
+constexpr int64_t kTileGrain = 1 << 22;  // multiply-adds that are worth a thread
+
+struct Lines {
+  int64_t count, steps, whole, pairs, rest;  // whole steps of so many pairs of pixels, and the pairs of the last one
+};
+
+struct TileDriver {
+  const WeightGradient<float, BFloat16>& problem;
+  AxisPlan rows, columns;
+  PackedLayout<float> packing;  // its depth is k, its width c
+  int64_t pairs;                // of images
+  int64_t pair_block, row_block;
+  int64_t pair_blocks, row_blocks;
+  int64_t slices, parts;
+
+  int64_t tasks() const { return pair_blocks * row_blocks; }
+  int64_t slice_size() const { return problem.groups * packing.group_size(); }
+  int64_t k_tiles() const { return ceil_div(problem.width, kTileHeight); }
+  int64_t phases() const { return columns.stride; }
+  int64_t phase_columns() const { return ceil_div(columns.strip_size(columns.count), phases()); }
+
+  // Pairs of pixels of input's strip from a row of the result to the next.
+  int64_t row_step(int64_t pair_count) const { return rows.stride * phases() * phase_columns() * pair_count; }
+
+  Lines lines(int64_t row_count, int64_t pair_count) const {
+    const bool is_one = row_step(pair_count) == columns.count * pair_count;
+    const int64_t depth = columns.count * pair_count * (is_one ? row_count : 1);
+    const int64_t steps = ceil_div(depth, kTilePairs);
+    const int64_t size = ceil_div(depth, steps);
+    const int64_t whole = depth / size;
+    return {is_one ? 1 : row_count, steps, whole, size, depth - whole * size};
+  }
+
+  int64_t input_elements(int64_t row_count, int64_t pair_count) const {
+    return rows.strip_size(row_count) * phases() * phase_columns() * pair_count * packing.block_width(0);
+  }
+  int64_t grad_elements(const Lines& l) const { return k_tiles() * l.count * l.steps * kTileElements; }
+
+  int64_t task_bytes(int64_t row_count, int64_t pair_count) const {
+    return (input_elements(row_count, pair_count) + grad_elements(lines(row_count, pair_count))) *
+           static_cast<int64_t>(sizeof(float));
+  }
+
+  // As many pairs at once as it takes to fill steps, and then as many rows as the cache holds.
+  void choose_blocking() {
+    const auto steps_of_row = [&](int64_t pair_count) {
+      const int64_t rest = pairs % pair_count;
+      return pairs / pair_count * lines(1, pair_count).steps + (rest > 0 ? lines(1, rest).steps : 0);
+    };
+    pair_block = 1;
+    for (int64_t count = 2; count <= min(pairs, kTilePairs); ++count) {
+      if (task_bytes(1, count) > kTaskBytes) break;
+      if (steps_of_row(count) < steps_of_row(pair_block)) pair_block = count;
+    }
+    pair_blocks = ceil_div(pairs, pair_block);
+    const int64_t threads = max_threads();
+    row_block = ceil_div(rows.count, ceil_div(threads, pair_blocks));
+    while (row_block > 1 && task_bytes(row_block, pair_block) > kTaskBytes) --row_block;
+    row_blocks = ceil_div(rows.count, row_block);
+    row_block = ceil_div(rows.count, row_blocks);
+    row_blocks = ceil_div(rows.count, row_block);
+    const int64_t multiply_adds = pairs * rows.count * columns.count * slice_size() / kTileGrain;
+    slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
+    slices = clamp(slices, 1, max(1, kSliceBytes / (slice_size() * static_cast<int64_t>(sizeof(float)))));
+    parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
+  }
+
+  void run(float* sums) const {
+    const int64_t units = problem.groups * packing.blocks();
+    parallel_for(0, slices * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t slice = i / parts, part = i % parts;
+        run_slice(slice, part * units / parts, (part + 1) * units / parts, sums + slice * slice_size());
+      }
+      trim_workspace(Workspace::task);
+    });
+    constexpr int64_t kSumsPerTask = 1 << 15;
+    parallel_for(0, units, max(1, kSumsPerTask * units / (slices * slice_size())), [&](int64_t begin, int64_t end) {
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t group = unit / packing.blocks(), block = unit % packing.blocks();
+        const float* first = sums + group * packing.group_size() + packing.block_offset(block);
+        unpack_block(packing, first, slices, slice_size(), block, problem.grad_weight + group * problem.weight_group);
+      }
+    });
+  }
+
+  // The tasks of one slice for the blocks of c from begin to end, counted over all groups.
+  void run_slice(int64_t slice, int64_t begin, int64_t end, float* sums) const {
+    TileRegisters registers;
+    const int64_t blocks = packing.blocks();
+    const int64_t first = slice * tasks() / slices;
+    for (int64_t task = first; task < (slice + 1) * tasks() / slices; ++task) {
+      for (int64_t group = begin / blocks; group * blocks < end; ++group) {
+        run_task(registers, task, task == first, group, max(0, begin - group * blocks),
+                 min(blocks, end - group * blocks), sums + group * packing.group_size());
+      }
+    }
+  }
+
+  void run_task(TileRegisters& registers, int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end,
+                float* sums) const {
+    const int64_t row = task % row_blocks * row_block, pair = task / row_blocks * pair_block;
+    const int64_t row_count = min(row_block, rows.count - row), pair_count = min(pair_block, pairs - pair);
+    const Lines l = lines(row_count, pair_count);
+    const int64_t input_size = input_elements(row_count, pair_count), grad_size = grad_elements(l);
+    const int64_t line_size = row_count / l.count * columns.count * pair_count * kBlockWidth<float>;
+    float* const grad = static_cast<float*>(
+        workspace(Workspace::task, (grad_size + input_size + line_size) * static_cast<int64_t>(sizeof(float))));
+    float* const input = grad + grad_size;
+    copy_grad(group, row, row_count, pair, pair_count, l, grad, input + input_size);
+    for (int64_t block = begin; block < end; ++block) {
+      copy_input(group, block, row, row_count, pair, pair_count, input);
+      finish_stores();
+      multiply(registers, grad, input, pair_count, l, block, fresh, sums + packing.block_offset(block));
+    }
+  }
+
+  void copy_input(int64_t group, int64_t block, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count,
+                  float* to) const {
+    const int64_t width = packing.block_width(block);
+    const int64_t first = block * kBlockWidth<float>;
+    const Map<const BFloat16> map{problem.input,
+                                  problem.input_layout,
+                                  rows.source,
+                                  columns.source,
+                                  problem.input_channels,
+                                  group * problem.depth + first,
+                                  min(width, problem.depth - first)};
+    const int64_t strip_row = phases() * phase_columns() * pair_count * width;
+    for (int64_t r = 0; r < rows.strip_size(row_count); ++r) {
+      for (int64_t i = 0; i < pair_count; ++i) {
+        for (int64_t phase = 0; phase < phases(); ++phase) {
+          copy_pair_row(map, problem.images, 2 * (pair + i), rows.strip_begin(row) + r * rows.grid,
+                        {columns.low + phase * columns.grid, phase_columns(), phases() * columns.grid},
+                        to + r * strip_row + (phase * phase_columns() * pair_count + i) * width, pair_count * width,
+                        width);
+        }
+      }
+    }
+  }
+
+  // `line` takes a line of two tiles.
+  void copy_grad(int64_t group, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count, const Lines& l,
+                 float* to, float* line) const {
+    const int64_t line_rows = row_count / l.count, row_elements = columns.count * pair_count;
+    for (int64_t p = 0; p < l.count; ++p) {
+      for (int64_t tile = 0; tile < k_tiles(); tile += 2) {
+        const int64_t first = tile * kTileHeight, channels = min(2 * kTileHeight, problem.width - first);
+        const int64_t width = channels > kTileHeight ? 2 * kTileHeight : kTileHeight;
+        const Map<const BFloat16> map{
+            problem.grad_output,     problem.output_layout,         rows.result, columns.result,
+            problem.output_channels, group * problem.width + first, channels};
+        for (int64_t r = 0; r < line_rows; ++r) {
+          for (int64_t i = 0; i < pair_count; ++i) {
+            copy_pair_row(map, problem.images, 2 * (pair + i), row + p * line_rows + r, {0, columns.count, 1},
+                          line + (r * row_elements + i) * width, pair_count * width, width);
+          }
+        }
+        for (int64_t half = 0; half * kTileHeight < width; ++half) {
+          float* tiles = to + ((tile + half) * l.count + p) * l.steps * kTileElements;
+          for (int64_t step = 0; step < l.steps; ++step) {
+            transpose_tile(line + step * l.pairs * width + half * kTileHeight, width, step < l.whole ? l.pairs : l.rest,
+                           tiles + step * kTileElements);
+          }
+        }
+      }
+    }
+  }
+
+  static void transpose_tile(const float* from, int64_t from_stride, int64_t count, float* to) {
+    vec_t<float> block[kTileHeight];
+#pragma GCC unroll 16
+    for (int i = 0; i < kTileHeight; ++i) block[i] = i < count ? load(from + i * from_stride) : vec_t<float>{};
+    transpose_registers<float>(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < kTileHeight; ++i) store(to + i * kTilePairs, block[i]);
+  }
+
+  // Adds a task's products to the sums of a block of c.
+  void multiply(TileRegisters& registers, const float* grad, const float* input, int64_t pair_count, const Lines& l,
+                int64_t block, bool fresh, float* sums) const {
+    const int64_t width = packing.block_width(block), column_taps = packing.columns.taps;
+    const int64_t taps = packing.rows.taps * column_taps;
+    const auto tap_input = [&](int64_t tap) {
+      const int64_t column = tap % column_taps * columns.step;
+      const int64_t row = tap / column_taps * rows.step * phases() + column % phases();
+      return input + (row * phase_columns() + column / phases()) * pair_count * width;
+    };
+    TileSums t{};
+    t.lines = l.count;
+    t.grad_line = l.steps * kTileElements;
+    t.input_line = row_step(pair_count) * width;
+    t.input_step = l.pairs * width;
+    t.input_pixel = width * static_cast<int64_t>(sizeof(float));
+    for (int64_t k = 0; k < problem.width; k += 2 * kTileHeight) {
+      t.first_rows = min(kTileHeight, problem.width - k);
+      t.second_rows = clamp(problem.width - k - kTileHeight, 0, kTileHeight);
+      for (const bool is_rest : {false, true}) {
+        if (is_rest && l.rest == 0) continue;
+        registers.shape(t.first_rows, t.second_rows, is_rest ? l.rest : l.pairs);
+        const int64_t skipped = is_rest ? l.whole : 0;
+        t.steps = is_rest ? 1 : l.whole;
+        t.fresh = fresh && !is_rest;
+        t.first_grad = grad + (k / kTileHeight * l.count * l.steps + skipped) * kTileElements;
+        t.second_grad = t.first_grad + l.count * l.steps * kTileElements;
+        const int64_t tap_sums = problem.width * width;
+        const bool is_wide = width > kTileColumns;
+        for (int64_t tap = 0; tap < taps; tap += is_wide ? 1 : 2) {
+          t.first_input = tap_input(tap) + skipped * t.input_step;
+          t.first_sums = sums + tap * tap_sums + k * width;
+          // Blocks of one tile take two taps at once.
+          t.second_input = is_wide ? t.first_input + kTileColumns : tap_input(tap + 1) + skipped * t.input_step;
+          t.second_sums = t.first_sums + (is_wide ? kTileColumns : tap_sums);
+          t.sums_row = width;
+          const bool has_second = is_wide || tap + 1 < taps;
+          if (t.second_rows > 0) {
+            has_second ? add_products<true, true>(t) : add_products<true, false>(t);
+          } else {
+            has_second ? add_products<false, true>(t) : add_products<false, false>(t);
+          }
+        }
+      }
+    }
+  }
+
+  struct TileSums {
+    int64_t lines, steps;
+    const float *first_grad, *second_grad;
+    int64_t grad_line;
+    const float *first_input, *second_input;
+    int64_t input_line, input_step, input_pixel;  // the last in bytes
+    int64_t first_rows, second_rows;
+    float *first_sums, *second_sums;
+    int64_t sums_row;
+    bool fresh;  // sums hold nothing yet
+  };
+
+  template <bool kSecondRows, bool kSecondColumns>
+  static void add_products(const TileSums& t) {
+    _tile_zero(0);
+    if (kSecondColumns) _tile_zero(1);
+    if (kSecondRows) _tile_zero(2);
+    if (kSecondRows && kSecondColumns) _tile_zero(3);
+    for (int64_t line = 0; line < t.lines; ++line) {
+      const float *first_grad = t.first_grad + line * t.grad_line, *second_grad = t.second_grad + line * t.grad_line;
+      const float *first_input = t.first_input + line * t.input_line,
+                  *second_input = t.second_input + line * t.input_line;
+      for (int64_t step = 0; step < t.steps; ++step) {
+        multiply_tiles<kSecondRows, kSecondColumns>(first_grad, second_grad, kLineBytes, first_input, second_input,
+                                                    t.input_pixel);
+        first_grad += kTileElements;
+        second_grad += kTileElements;
+        first_input += t.input_step;
+        second_input += t.input_step;
+      }
+    }
+    alignas(kLineBytes) float sums[4][kTileElements];
+    _tile_stored(0, sums[0], kLineBytes);
+    if (kSecondColumns) _tile_stored(1, sums[1], kLineBytes);
+    if (kSecondRows) _tile_stored(2, sums[2], kLineBytes);
+    if (kSecondRows && kSecondColumns) _tile_stored(3, sums[3], kLineBytes);
+    const auto add = [&](const float* from, float* to, int64_t count) {
+      for (int64_t i = 0; i < count; ++i, from += kTileColumns, to += t.sums_row) {
+        store(to, t.fresh ? load(from) : load(static_cast<const float*>(to)) + load(from));
+      }
+    };
+    const int64_t second = kTileHeight * t.sums_row;
+    add(sums[0], t.first_sums, t.first_rows);
+    if (kSecondColumns) add(sums[1], t.second_sums, t.first_rows);
+    if (kSecondRows) add(sums[2], t.first_sums + second, t.second_rows);
+    if (kSecondRows && kSecondColumns) add(sums[3], t.second_sums + second, t.second_rows);
+  }
+};
+
+}  // namespace
+
+void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& problem) {
+  TileDriver driver{problem,
+                    plan_axis(problem.rows, false),
+                    plan_axis(problem.columns, false),
+                    {},
+                    ceil_div(problem.images, 2),
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0};
+  driver.packing = {problem.width,
+                    problem.depth,
+                    tap_order(problem.rows, false),
+                    tap_order(problem.columns, false),
+                    problem.weight_width,
+                    problem.weight_depth,
+                    problem.weight_row,
+                    problem.weight_column};
+  driver.choose_blocking();
+  float* sums = static_cast<float*>(
+      workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(float))));
+  driver.run(sums);
+  trim_workspace(Workspace::call);
+}
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY
