@@ -12,16 +12,28 @@ struct RowColumns {
   int64_t first, count, grid;
 };
 
+// Where pixels are copied to: channels in blocks of one vector or two.
+struct PairPixels {
+  int64_t stride, width, block_stride;
+};
+
 template <bool kTwoVectors>
 D2L_INLINE void copy_pair_pixels(Neighbours<float> from, int64_t step, int64_t count, int64_t channels, float* to,
-                                 int64_t pixel_stride) {
-  constexpr int64_t kVector = kLanes<float>;
-  const int64_t last = kTwoVectors ? channels - kVector : channels;
-  for (int64_t q = 0; q < count; ++q, to += pixel_stride) {
-    from.prefetch(kPixelsAhead * step);
-    if (kTwoVectors) store(to, from.at(0));
-    float* const rest = kTwoVectors ? to + kVector : to;
-    store(rest, from.at(kTwoVectors ? kVector : 0, last));
+                                 const PairPixels& pixels) {
+  constexpr int64_t kVector = kLanes<float>, kWidth = kTwoVectors ? 2 * kVector : kVector;
+  for (int64_t q = 0; q < count; ++q) {
+    float* block = to + q * pixels.stride;
+    int64_t c = 0;
+    for (; c + kWidth <= channels; c += kWidth, block += pixels.block_stride) {
+      from.prefetch(kPixelsAhead * step + c);
+      store(block, from.at(c));
+      if (kTwoVectors) store(block + kVector, from.at(c + kVector));
+    }
+    if (c < channels) {
+      const int64_t rest = channels - c;
+      store(block, from.at(c, min(rest, kVector)));
+      if (kTwoVectors) store(block + kVector, from.at(c + kVector, max(rest - kVector, 0)));
+    }
     from.first += step;
     from.second += step;
   }
@@ -61,9 +73,12 @@ inline void transpose_pair_pixels(const Neighbours<float>& from, int64_t plane, 
 // A row of images `image` and `image` + 1, which is zero where there is none. Pixels are one vector wide or two, with
 // zeros for the channels that the map lacks.
 inline void copy_pair_row(const Map<const BFloat16>& map, int64_t images, int64_t image, int64_t row,
-                          const RowColumns& columns, float* to, int64_t pixel_stride, int64_t width) {
+                          const RowColumns& columns, float* to, const PairPixels& pixels) {
   const auto zero_pixels = [&](int64_t begin, int64_t end) {
-    for (int64_t q = begin; q < end; ++q) zero(to + q * pixel_stride, width);
+    for (int64_t c = 0; c < map.depth; c += pixels.width) {
+      float* const block = to + c / pixels.width * pixels.block_stride;
+      for (int64_t q = begin; q < end; ++q) zero(block + q * pixels.stride, pixels.width);
+    }
   };
   const int64_t grid = columns.grid;
   const bool is_inside = row >= 0 && row < map.rows;
@@ -72,7 +87,7 @@ inline void copy_pair_row(const Map<const BFloat16>& map, int64_t images, int64_
   zero_pixels(0, begin);
   zero_pixels(end, columns.count);
   if (begin == end) return;
-  float* const first = to + begin * pixel_stride;
+  float* const first = to + begin * pixels.stride;
   const int64_t plane = map.rows * map.columns, pixel = row * map.columns + columns.first + begin * grid;
   const bool is_nchw = map.layout == Layout::nchw;
   const int64_t place = is_nchw ? map.first_channel * plane + pixel : map.first_channel + pixel * map.channels;
@@ -83,12 +98,13 @@ inline void copy_pair_row(const Map<const BFloat16>& map, int64_t images, int64_
   if (is_nchw) {
     for (int64_t c = 0; c < map.depth; c += kLanes<float>) {
       const Neighbours<float> planes{from.first + c * plane, from.second + c * plane, from.has_second};
-      transpose_pair_pixels(planes, plane, grid, end - begin, map.depth - c, first + c, pixel_stride);
+      transpose_pair_pixels(planes, plane, grid, end - begin, map.depth - c,
+                            first + c / pixels.width * pixels.block_stride + c % pixels.width, pixels.stride);
     }
-  } else if (width > kLanes<float>) {
-    copy_pair_pixels<true>(from, grid * map.channels, end - begin, map.depth, first, pixel_stride);
+  } else if (pixels.width > kLanes<float>) {
+    copy_pair_pixels<true>(from, grid * map.channels, end - begin, map.depth, first, pixels);
   } else {
-    copy_pair_pixels<false>(from, grid * map.channels, end - begin, map.depth, first, pixel_stride);
+    copy_pair_pixels<false>(from, grid * map.channels, end - begin, map.depth, first, pixels);
   }
 }
 

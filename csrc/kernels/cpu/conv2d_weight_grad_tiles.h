@@ -25,7 +25,11 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 constexpr int64_t kTileElements = kTileHeight * kTilePairs;
-constexpr int64_t kTaskBytes = 512 << 10;
+constexpr int64_t kElementBytes = sizeof(float);
+constexpr int64_t kBlockBytes = 768 << 10;  // of strips, for a block of c and two tiles of k
+constexpr int64_t kStripsBytes = 4 << 20;   // of a task
+constexpr int64_t kMergedBytes = 1 << 20;   // of a task of more pairs than it takes, or four times its sums
+constexpr int64_t kLineBuffer = 32 << 10;
 constexpr int64_t kSliceBytes = int64_t{128} << 20;
 constexpr int64_t kTileGrain = 1 << 22;  // multiply-adds that are worth a thread
 
@@ -43,6 +47,8 @@ struct TileDriver {
   int64_t slices, parts;
 
   int64_t tasks() const { return pair_blocks * row_blocks; }
+  // Whether the sums of the only task are rounded where they go.
+  bool is_direct() const { return tasks() == 1 && packing.weight_width == 1 && lines(row_block, pair_block).rest == 0; }
   int64_t slice_size() const { return problem.groups * packing.group_size(); }
   int64_t k_tiles() const { return ceil_div(problem.width, kTileHeight); }
   int64_t phases() const { return columns.stride; }
@@ -60,37 +66,41 @@ struct TileDriver {
     return {is_one ? 1 : row_count, steps, whole, size, depth - whole * size};
   }
 
-  int64_t input_elements(int64_t row_count, int64_t pair_count) const {
-    return rows.strip_size(row_count) * phases() * phase_columns() * pair_count * packing.block_width(0);
+  int64_t input_elements(int64_t row_count, int64_t pair_count, int64_t width) const {
+    return rows.strip_size(row_count) * phases() * phase_columns() * pair_count * width;
   }
-  int64_t grad_elements(const Lines& l) const { return k_tiles() * l.count * l.steps * kTileElements; }
+  int64_t grad_elements(const Lines& l, int64_t tiles) const { return tiles * l.count * l.steps * kTileElements; }
 
-  int64_t task_bytes(int64_t row_count, int64_t pair_count) const {
-    return (input_elements(row_count, pair_count) + grad_elements(lines(row_count, pair_count))) *
-           static_cast<int64_t>(sizeof(float));
+  // Whether the cache holds what a block of c and two tiles of k read, and `bytes` the strips.
+  bool fits(int64_t row_count, int64_t pair_count, int64_t bytes) const {
+    const Lines l = lines(row_count, pair_count);
+    const int64_t channels = packing.blocks() * packing.block_width(0);
+    const int64_t block = input_elements(row_count, pair_count, packing.block_width(0)) + grad_elements(l, 2);
+    const int64_t all = input_elements(row_count, pair_count, channels) + grad_elements(l, k_tiles());
+    return block * kElementBytes <= kBlockBytes && all * kElementBytes <= bytes;
   }
 
-  // As many pairs at once as it takes to fill steps, and then as many rows as the cache holds.
+  // As many pairs at once as it takes to fill steps, and then as many rows as fit: few tasks add to the sums.
   void choose_blocking() {
     const auto steps_of_row = [&](int64_t pair_count) {
       const int64_t rest = pairs % pair_count;
       return pairs / pair_count * lines(1, pair_count).steps + (rest > 0 ? lines(1, rest).steps : 0);
     };
     pair_block = 1;
-    for (int64_t count = 2; count <= min(pairs, kTilePairs); ++count) {
-      if (task_bytes(1, count) > kTaskBytes) break;
+    for (int64_t count = 2; count <= min(pairs, kTilePairs) && fits(1, count, kStripsBytes); ++count) {
       if (steps_of_row(count) < steps_of_row(pair_block)) pair_block = count;
     }
+    const int64_t threads = max_threads(), step = pair_block;
+    const int64_t merged = clamp(4 * slice_size() * kElementBytes, kMergedBytes, kStripsBytes);
+    while (pair_block + step <= pairs / threads && fits(rows.count, pair_block + step, merged)) pair_block += step;
     pair_blocks = ceil_div(pairs, pair_block);
-    const int64_t threads = max_threads();
     row_block = ceil_div(rows.count, ceil_div(threads, pair_blocks));
-    while (row_block > 1 && task_bytes(row_block, pair_block) > kTaskBytes) --row_block;
-    row_blocks = ceil_div(rows.count, row_block);
-    row_block = ceil_div(rows.count, row_blocks);
+    while (row_block > 1 && !fits(row_block, pair_block, kStripsBytes)) --row_block;
+    row_block = ceil_div(rows.count, ceil_div(rows.count, row_block));
     row_blocks = ceil_div(rows.count, row_block);
     const int64_t multiply_adds = pairs * rows.count * columns.count * slice_size() / kTileGrain;
     slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
-    slices = clamp(slices, 1, max(1, kSliceBytes / (slice_size() * static_cast<int64_t>(sizeof(float)))));
+    slices = clamp(slices, 1, max(1, kSliceBytes / (slice_size() * kElementBytes)));
     parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
   }
 
@@ -103,6 +113,7 @@ struct TileDriver {
       }
       trim_workspace(Workspace::task);
     });
+    if (is_direct()) return;
     constexpr int64_t kSumsPerTask = 1 << 15;
     parallel_for(0, units, max(1, kSumsPerTask * units / (slices * slice_size())), [&](int64_t begin, int64_t end) {
       for (int64_t unit = begin; unit < end; ++unit) {
@@ -131,65 +142,84 @@ struct TileDriver {
     const int64_t row = task % row_blocks * row_block, pair = task / row_blocks * pair_block;
     const int64_t row_count = min(row_block, rows.count - row), pair_count = min(pair_block, pairs - pair);
     const Lines l = lines(row_count, pair_count);
-    const int64_t input_size = input_elements(row_count, pair_count), grad_size = grad_elements(l);
-    const int64_t line_size = row_count / l.count * columns.count * pair_count * kBlockWidth<float>;
-    float* const grad = static_cast<float*>(
-        workspace(Workspace::task, (grad_size + input_size + line_size) * static_cast<int64_t>(sizeof(float))));
+    const int64_t grad_size = grad_elements(l, k_tiles());
+    const int64_t block_size = input_elements(row_count, pair_count, packing.block_width(0));
+    const int64_t input_size = (end - begin) * block_size;
+    const int64_t line_size = line_pixels(l, pair_count) * pair_count * kBlockWidth<float>;
+    float* const grad =
+        static_cast<float*>(workspace(Workspace::task, (grad_size + input_size + line_size) * kElementBytes));
     float* const input = grad + grad_size;
     copy_grad(group, row, row_count, pair, pair_count, l, grad, input + input_size);
+    copy_input(group, begin, end, row, row_count, pair, pair_count, input);
+    finish_stores();
     for (int64_t block = begin; block < end; ++block) {
-      copy_input(group, block, row, row_count, pair, pair_count, input);
-      finish_stores();
-      multiply(registers, grad, input, pair_count, l, block, fresh, sums + packing.block_offset(block));
+      multiply(registers, grad, input + (block - begin) * block_size, pair_count, l, group, block, fresh,
+               sums + packing.block_offset(block));
     }
   }
 
-  void copy_input(int64_t group, int64_t block, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count,
-                  float* to) const {
-    const int64_t width = packing.block_width(block);
-    const int64_t first = block * kBlockWidth<float>;
+  // The blocks of c from begin to end.
+  void copy_input(int64_t group, int64_t begin, int64_t end, int64_t row, int64_t row_count, int64_t pair,
+                  int64_t pair_count, float* to) const {
+    // Those of the same width at once: pixels are read in the order of memory.
+    const int64_t last = packing.blocks() - 1;
+    if (end - begin > 1 && end > last && packing.block_width(last) != packing.block_width(begin)) {
+      copy_input(group, begin, last, row, row_count, pair, pair_count, to);
+      to += (last - begin) * input_elements(row_count, pair_count, packing.block_width(begin));
+      begin = last;
+    }
+    const int64_t width = packing.block_width(begin), first = begin * kBlockWidth<float>;
     const Map<const BFloat16> map{problem.input,
                                   problem.input_layout,
                                   rows.source,
                                   columns.source,
                                   problem.input_channels,
                                   group * problem.depth + first,
-                                  min(width, problem.depth - first)};
+                                  min(problem.depth, end * kBlockWidth<float>) - first};
     const int64_t strip_row = phases() * phase_columns() * pair_count * width;
+    const PairPixels pixels{pair_count * width, width, input_elements(row_count, pair_count, width)};
     for (int64_t r = 0; r < rows.strip_size(row_count); ++r) {
       for (int64_t i = 0; i < pair_count; ++i) {
         for (int64_t phase = 0; phase < phases(); ++phase) {
           copy_pair_row(map, problem.images, 2 * (pair + i), rows.strip_begin(row) + r * rows.grid,
                         {columns.low + phase * columns.grid, phase_columns(), phases() * columns.grid},
-                        to + r * strip_row + (phase * phase_columns() * pair_count + i) * width, pair_count * width,
-                        width);
+                        to + r * strip_row + (phase * phase_columns() * pair_count + i) * width, pixels);
         }
       }
     }
   }
 
-  // `line` takes a line of two tiles.
+  // Pixels that are copied before they are transposed: whole steps, or a whole line.
+  int64_t line_pixels(const Lines& l, int64_t pair_count) const {
+    const int64_t smallest = l.pairs / gcd(l.pairs, pair_count);
+    return max(1, kLineBuffer / (smallest * pair_count * kBlockWidth<float> * kElementBytes)) * smallest;
+  }
+
+  // `buffer` takes line_pixels().
   void copy_grad(int64_t group, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count, const Lines& l,
-                 float* to, float* line) const {
-    const int64_t line_rows = row_count / l.count, row_elements = columns.count * pair_count;
+                 float* to, float* buffer) const {
+    const int64_t pixels = row_count / l.count * columns.count, most = line_pixels(l, pair_count);
     for (int64_t p = 0; p < l.count; ++p) {
-      for (int64_t tile = 0; tile < k_tiles(); tile += 2) {
-        const int64_t first = tile * kTileHeight, channels = min(2 * kTileHeight, problem.width - first);
-        const int64_t width = channels > kTileHeight ? 2 * kTileHeight : kTileHeight;
-        const Map<const BFloat16> map{
-            problem.grad_output,     problem.output_layout,         rows.result, columns.result,
-            problem.output_channels, group * problem.width + first, channels};
-        for (int64_t r = 0; r < line_rows; ++r) {
+      for (int64_t begin = 0; begin < pixels; begin += most) {
+        const int64_t count = min(most, pixels - begin);
+        const int64_t step = begin * pair_count / l.pairs, steps = ceil_div(count * pair_count, l.pairs);
+        for (int64_t tile = 0; tile < k_tiles(); tile += 2) {
+          const int64_t first = tile * kTileHeight, channels = min(2 * kTileHeight, problem.width - first);
+          const int64_t width = channels > kTileHeight ? 2 * kTileHeight : kTileHeight;
+          // All pixels of a plane as one row.
+          const Map<const BFloat16> map{
+              problem.grad_output,     problem.output_layout,         1,       rows.result * columns.result,
+              problem.output_channels, group * problem.width + first, channels};
           for (int64_t i = 0; i < pair_count; ++i) {
-            copy_pair_row(map, problem.images, 2 * (pair + i), row + p * line_rows + r, {0, columns.count, 1},
-                          line + (r * row_elements + i) * width, pair_count * width, width);
+            copy_pair_row(map, problem.images, 2 * (pair + i), 0, {row * columns.count + p * pixels + begin, count, 1},
+                          buffer + i * width, {pair_count * width, width, 0});
           }
-        }
-        for (int64_t half = 0; half * kTileHeight < width; ++half) {
-          float* tiles = to + ((tile + half) * l.count + p) * l.steps * kTileElements;
-          for (int64_t step = 0; step < l.steps; ++step) {
-            transpose_tile(line + step * l.pairs * width + half * kTileHeight, width, step < l.whole ? l.pairs : l.rest,
-                           tiles + step * kTileElements);
+          for (int64_t half = 0; half * kTileHeight < width; ++half) {
+            float* tiles = to + ((tile + half) * l.count + p) * l.steps * kTileElements;
+            for (int64_t s = 0; s < steps; ++s) {
+              transpose_tile(buffer + s * l.pairs * width + half * kTileHeight, width,
+                             step + s < l.whole ? l.pairs : l.rest, tiles + (step + s) * kTileElements);
+            }
           }
         }
       }
@@ -207,7 +237,7 @@ struct TileDriver {
 
   // Adds a task's products to the sums of a block of c.
   void multiply(TileRegisters& registers, const float* grad, const float* input, int64_t pair_count, const Lines& l,
-                int64_t block, bool fresh, float* sums) const {
+                int64_t group, int64_t block, bool fresh, float* sums) const {
     const int64_t width = packing.block_width(block), column_taps = packing.columns.taps;
     const int64_t taps = packing.rows.taps * column_taps;
     const auto tap_input = [&](int64_t tap) {
@@ -220,7 +250,17 @@ struct TileDriver {
     t.grad_line = l.steps * kTileElements;
     t.input_line = row_step(pair_count) * width;
     t.input_step = l.pairs * width;
-    t.input_pixel = width * static_cast<int64_t>(sizeof(float));
+    const bool is_wide = width > kTileColumns;
+    const int64_t first_channel = block * kBlockWidth<float>, channels = problem.depth - first_channel;
+    t.first_columns = min(kTileColumns, channels);
+    t.second_columns = is_wide ? min(kTileColumns, channels - kTileColumns) : t.first_columns;
+    t.weight_row = packing.weight_depth;
+    auto* const weight =
+        reinterpret_cast<uint16_t*>(problem.grad_weight) + group * problem.weight_group + first_channel;
+    const auto tap_weight = [&](int64_t tap) {
+      return weight + tap / column_taps * packing.weight_row + tap % column_taps * packing.weight_column;
+    };
+    t.input_pixel = width * kElementBytes;
     for (int64_t k = 0; k < problem.width; k += 2 * kTileHeight) {
       t.first_rows = min(kTileHeight, problem.width - k);
       t.second_rows = clamp(problem.width - k - kTileHeight, 0, kTileHeight);
@@ -233,7 +273,6 @@ struct TileDriver {
         t.first_grad = grad + (k / kTileHeight * l.count * l.steps + skipped) * kTileElements;
         t.second_grad = t.first_grad + l.count * l.steps * kTileElements;
         const int64_t tap_sums = problem.width * width;
-        const bool is_wide = width > kTileColumns;
         for (int64_t tap = 0; tap < taps; tap += is_wide ? 1 : 2) {
           t.first_input = tap_input(tap) + skipped * t.input_step;
           t.first_sums = sums + tap * tap_sums + k * width;
@@ -241,6 +280,10 @@ struct TileDriver {
           t.second_input = is_wide ? t.first_input + kTileColumns : tap_input(tap + 1) + skipped * t.input_step;
           t.second_sums = t.first_sums + (is_wide ? kTileColumns : tap_sums);
           t.sums_row = width;
+          if (is_direct()) {
+            t.first_weight = tap_weight(tap) + k * packing.weight_depth;
+            t.second_weight = is_wide ? t.first_weight + kTileColumns : tap_weight(tap + 1) + k * packing.weight_depth;
+          }
           const bool has_second = is_wide || tap + 1 < taps;
           if (t.second_rows > 0) {
             has_second ? add_products<true, true>(t) : add_products<true, false>(t);
@@ -261,6 +304,8 @@ struct TileDriver {
     int64_t first_rows, second_rows;
     float *first_sums, *second_sums;
     int64_t sums_row;
+    uint16_t *first_weight, *second_weight;  // instead, or null
+    int64_t weight_row, first_columns, second_columns;
     bool fresh;  // sums hold nothing yet
   };
 
@@ -270,6 +315,17 @@ struct TileDriver {
     if (kSecondColumns) _tile_zero(1);
     if (kSecondRows) _tile_zero(2);
     if (kSecondRows && kSecondColumns) _tile_zero(3);
+    // What the sums are written to, far away, arrives meanwhile.
+    const auto fetch = [&](const auto* to, int64_t row, int64_t count) D2L_INLINE_LAMBDA {
+      for (int64_t i = 0; i < count; ++i) __builtin_prefetch(to + i * row, 1);
+    };
+    if (t.first_weight != nullptr) {
+      fetch(t.first_weight, t.weight_row, t.first_rows + t.second_rows);
+      if (kSecondColumns) fetch(t.second_weight, t.weight_row, t.first_rows + t.second_rows);
+    } else {
+      fetch(t.first_sums, t.sums_row, t.first_rows + t.second_rows);
+      if (kSecondColumns) fetch(t.second_sums, t.sums_row, t.first_rows + t.second_rows);
+    }
     for (int64_t line = 0; line < t.lines; ++line) {
       const float *first_grad = t.first_grad + line * t.grad_line, *second_grad = t.second_grad + line * t.grad_line;
       const float *first_input = t.first_input + line * t.input_line,
@@ -288,16 +344,26 @@ struct TileDriver {
     if (kSecondColumns) _tile_stored(1, sums[1], kLineBytes);
     if (kSecondRows) _tile_stored(2, sums[2], kLineBytes);
     if (kSecondRows && kSecondColumns) _tile_stored(3, sums[3], kLineBytes);
-    const auto add = [&](const float* from, float* to, int64_t count) {
-      for (int64_t i = 0; i < count; ++i, from += kTileColumns, to += t.sums_row) {
-        store(to, t.fresh ? load(from) : load(static_cast<const float*>(to)) + load(from));
-      }
-    };
-    const int64_t second = kTileHeight * t.sums_row;
-    add(sums[0], t.first_sums, t.first_rows);
-    if (kSecondColumns) add(sums[1], t.second_sums, t.first_rows);
-    if (kSecondRows) add(sums[2], t.first_sums + second, t.second_rows);
-    if (kSecondRows && kSecondColumns) add(sums[3], t.second_sums + second, t.second_rows);
+    const auto put = [&](const float* from, int64_t first, int64_t count, float* to, uint16_t* weight, int64_t columns)
+                         D2L_INLINE_LAMBDA {
+                           if (t.first_weight != nullptr) {
+                             weight += first * t.weight_row;
+                             for (int64_t i = 0; i < count; ++i, from += kTileColumns, weight += t.weight_row) {
+                               store_value<float>(weight, load(from), columns);
+                             }
+                             return;
+                           }
+                           to += first * t.sums_row;
+                           for (int64_t i = 0; i < count; ++i, from += kTileColumns, to += t.sums_row) {
+                             store(to, t.fresh ? load(from) : load(static_cast<const float*>(to)) + load(from));
+                           }
+                         };
+    put(sums[0], 0, t.first_rows, t.first_sums, t.first_weight, t.first_columns);
+    if (kSecondColumns) put(sums[1], 0, t.first_rows, t.second_sums, t.second_weight, t.second_columns);
+    if (kSecondRows) put(sums[2], kTileHeight, t.second_rows, t.first_sums, t.first_weight, t.first_columns);
+    if (kSecondRows && kSecondColumns) {
+      put(sums[3], kTileHeight, t.second_rows, t.second_sums, t.second_weight, t.second_columns);
+    }
   }
 };
 
@@ -324,8 +390,7 @@ void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& problem) {
                     problem.weight_row,
                     problem.weight_column};
   driver.choose_blocking();
-  float* sums = static_cast<float*>(
-      workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(float))));
+  float* sums = static_cast<float*>(workspace(Workspace::call, driver.slices * driver.slice_size() * kElementBytes));
   driver.run(sums);
   trim_workspace(Workspace::call);
 }
