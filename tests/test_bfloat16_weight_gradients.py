@@ -35,6 +35,9 @@ CONVOLUTIONS = {
     "more padding than map": ((3, 16, 2, 3), (16, 16, 3, 3), (1, 1), (5, 4), (1, 1), 1),
     "groups of a tile": ((3, 64, 7, 10), (48, 16, 3, 3), (1, 1), (1, 1), (1, 1), 4),
     "blocks of rows": ((2, 64, 60, 60), (64, 64, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one channel, no stride": ((5, 1, 20, 33), (16, 1, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one channel, many taps": ((3, 1, 21, 90), (40, 1, 2, 37), (1, 2), (1, 9), (1, 1), 1),
+    "one channel, dilated rows": ((2, 1, 40, 16), (6, 1, 5, 5), (3, 1), (4, 2), (2, 1), 1),
     "one image": ((1, 32, 12, 12), (32, 32, 3, 3), (1, 1), (1, 1), (1, 1), 1),
 }
 
@@ -112,11 +115,11 @@ def test_ranges_of_channels_are_read_in_place():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
-@pytest.mark.parametrize("name", ["odd channels", "beyond a tile", "stride three", "rows in one line"])
+@pytest.mark.parametrize("name", ["odd channels", "beyond a tile", "stride three", "rows in one line", "one channel"])
 def test_infinities_and_nans_stay_with_their_taps(name, layout):
     case = CONVOLUTIONS[name]
     grad_output, input = [map.contiguous(memory_format=layout) for map in _maps(case)]
-    input[0, 2, 4, 3], input[1, 0, 0, -1], grad_output[-1, 3, 1, 1] = float("inf"), float("nan"), -float("inf")
+    input[0, -1, 4, 3], input[1, 0, 0, -1], grad_output[-1, 3, 1, 1] = float("inf"), float("nan"), -float("inf")
     with config.use_conv_algorithm("direct"):
         _assert_right(grad_output, input, case)
     assert not _weight_grad(grad_output, input, case).isfinite().all()

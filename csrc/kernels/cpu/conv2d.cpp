@@ -69,9 +69,11 @@ void write_zeros(const Conv2dShape& shape, E* weight, const WeightStrides& strid
 // Whether the weight gradient of bfloat16 maps multiplies pairs of images with the machine's own instruction.
 bool multiplies_pairs(const Conv2dShape& shape) { return has_bfloat16_gemm() && shape.N > 1; }
 
-// Whether it multiplies them in tiles.
+// Whether it multiplies them in tiles. Their columns are channels of the input, or the taps of a row of a single one.
 bool multiplies_tiles(const Conv2dShape& shape) {
-  return capability() == Capability::amx && multiplies_pairs(shape) && shape.group_c() >= 6 && shape.group_k() >= 6;
+  const bool fills_columns =
+      shape.group_c() >= 6 || (shape.input_pixel_stride() == 1 && shape.S >= 3 && shape.dilation_w == 1);
+  return capability() == Capability::amx && multiplies_pairs(shape) && fills_columns && shape.group_k() >= 6;
 }
 
 template <typename T>

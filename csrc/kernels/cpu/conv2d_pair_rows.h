@@ -70,8 +70,29 @@ inline void transpose_pair_pixels(const Neighbours<float>& from, int64_t plane, 
   }
 }
 
-// A row of images `image` and `image` + 1, which is zero where there is none. Pixels are one vector wide or two, with
-// zeros for the channels that the map lacks.
+// The part of a row of images `image` and `image` + 1 that lies inside of the map; zeros take the place of an image
+// that there is not.
+struct InsidePixels {
+  int64_t begin, end;  // of the columns
+  Neighbours<float> from;
+};
+
+D2L_INLINE InsidePixels inside_pixels(const Map<const BFloat16>& map, int64_t images, int64_t image, int64_t row,
+                                      const RowColumns& columns) {
+  const bool is_inside = row >= 0 && row < map.rows;
+  const int64_t begin = is_inside ? clamp(ceil_div(-columns.first, columns.grid), 0, columns.count) : columns.count;
+  const int64_t end = clamp(ceil_div(map.columns - columns.first, columns.grid), begin, columns.count);
+  if (begin == end) return {begin, end, {nullptr, nullptr, 0}};
+  const int64_t plane = map.rows * map.columns;
+  const int64_t pixel = row * map.columns + columns.first + begin * columns.grid;
+  const int64_t place =
+      map.layout == Layout::nchw ? map.first_channel * plane + pixel : map.first_channel + pixel * map.channels;
+  const auto* data = reinterpret_cast<const uint16_t*>(map.data) + image * plane * map.channels + place;
+  const bool is_pair = image + 1 < images;
+  return {begin, end, {data, is_pair ? data + plane * map.channels : data, static_cast<__mmask16>(is_pair ? -1 : 0)}};
+}
+
+// Pixels are one vector wide or two, with zeros for the channels that the map lacks.
 inline void copy_pair_row(const Map<const BFloat16>& map, int64_t images, int64_t image, int64_t row,
                           const RowColumns& columns, float* to, const PairPixels& pixels) {
   const auto zero_pixels = [&](int64_t begin, int64_t end) {
@@ -80,32 +101,36 @@ inline void copy_pair_row(const Map<const BFloat16>& map, int64_t images, int64_
       for (int64_t q = begin; q < end; ++q) zero(block + q * pixels.stride, pixels.width);
     }
   };
-  const int64_t grid = columns.grid;
-  const bool is_inside = row >= 0 && row < map.rows;
-  const int64_t begin = is_inside ? clamp(ceil_div(-columns.first, grid), 0, columns.count) : columns.count;
-  const int64_t end = clamp(ceil_div(map.columns - columns.first, grid), begin, columns.count);
+  const auto [begin, end, from] = inside_pixels(map, images, image, row, columns);
   zero_pixels(0, begin);
   zero_pixels(end, columns.count);
   if (begin == end) return;
   float* const first = to + begin * pixels.stride;
-  const int64_t plane = map.rows * map.columns, pixel = row * map.columns + columns.first + begin * grid;
-  const bool is_nchw = map.layout == Layout::nchw;
-  const int64_t place = is_nchw ? map.first_channel * plane + pixel : map.first_channel + pixel * map.channels;
-  const auto* data = reinterpret_cast<const uint16_t*>(map.data) + image * plane * map.channels + place;
-  const bool is_pair = image + 1 < images;
-  const Neighbours<float> from{data, is_pair ? data + plane * map.channels : data,
-                               static_cast<__mmask16>(is_pair ? 0xffff : 0)};
-  if (is_nchw) {
+  if (map.layout == Layout::nchw) {
+    const int64_t plane = map.rows * map.columns;
     for (int64_t c = 0; c < map.depth; c += kLanes<float>) {
       const Neighbours<float> planes{from.first + c * plane, from.second + c * plane, from.has_second};
-      transpose_pair_pixels(planes, plane, grid, end - begin, map.depth - c,
+      transpose_pair_pixels(planes, plane, columns.grid, end - begin, map.depth - c,
                             first + c / pixels.width * pixels.block_stride + c % pixels.width, pixels.stride);
     }
   } else if (pixels.width > kLanes<float>) {
-    copy_pair_pixels<true>(from, grid * map.channels, end - begin, map.depth, first, pixels);
+    copy_pair_pixels<true>(from, columns.grid * map.channels, end - begin, map.depth, first, pixels);
   } else {
-    copy_pair_pixels<false>(from, grid * map.channels, end - begin, map.depth, first, pixels);
+    copy_pair_pixels<false>(from, columns.grid * map.channels, end - begin, map.depth, first, pixels);
   }
+}
+
+// One channel of a map of planes, side by side.
+inline void copy_pair_plane(const Map<const BFloat16>& map, int64_t images, int64_t image, int64_t row,
+                            const RowColumns& columns, float* to) {
+  constexpr int64_t kVector = kLanes<float>;
+  const auto [begin, end, from] = inside_pixels(map, images, image, row, columns);
+  zero(to, begin);
+  zero(to + end, columns.count - end);
+  const int64_t count = end - begin;
+  int64_t i = 0;
+  for (; i + kVector <= count; i += kVector) store(to + begin + i, from.at(i));
+  if (i < count) store_partial(to + begin + i, from.at(i, count - i), count - i);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

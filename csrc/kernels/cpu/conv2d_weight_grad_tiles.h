@@ -8,6 +8,9 @@
 //                lie side by side, so a tap is but an offset to the rows of b
 //   grad_output  [tiles of k][lines][steps][16 k][16 pixels of pairs]: transposed, the tiles of a
 //
+// Of a single channel, pixels that follow one another are the rows of b, overlapping, and the taps of a row its
+// columns: "folded", with a pair of images at once. In what follows the taps of a row are channels then.
+//
 // A line is a row of pixels of all pairs (or several rows, where those of both strips follow one another); it is cut
 // into steps of the same depth, but for a shorter last one, which takes another shape of tiles. Sums of a task, a tap
 // and 32 x 32 channels stay in tiles and are then added to those of the slice: packed weights (conv2d_pack.h) with k in
@@ -41,7 +44,8 @@ struct TileDriver {
   const WeightGradient<float, BFloat16>& problem;
   AxisPlan rows, columns;
   PackedLayout<float> packing;  // its depth is k, its width c
-  int64_t pairs;                // of images
+  bool folded;
+  int64_t pairs;  // of images
   int64_t pair_block, row_block;
   int64_t pair_blocks, row_blocks;
   int64_t slices, parts;
@@ -51,7 +55,7 @@ struct TileDriver {
   bool is_direct() const { return tasks() == 1 && packing.weight_width == 1 && lines(row_block, pair_block).rest == 0; }
   int64_t slice_size() const { return problem.groups * packing.group_size(); }
   int64_t k_tiles() const { return ceil_div(problem.width, kTileHeight); }
-  int64_t phases() const { return columns.stride; }
+  int64_t phases() const { return folded ? 1 : columns.stride; }
   int64_t phase_columns() const { return ceil_div(columns.strip_size(columns.count), phases()); }
 
   // Pairs of pixels of input's strip from a row of the result to the next.
@@ -66,17 +70,23 @@ struct TileDriver {
     return {is_one ? 1 : row_count, steps, whole, size, depth - whole * size};
   }
 
+  // Elements of a pixel, for a block of c.
+  int64_t pixel_width(int64_t block) const { return folded ? 1 : packing.block_width(block); }
   int64_t input_elements(int64_t row_count, int64_t pair_count, int64_t width) const {
     return rows.strip_size(row_count) * phases() * phase_columns() * pair_count * width;
+  }
+  // Of some blocks of c. Columns of b beyond the last channel may hold anything.
+  int64_t input_elements_of(int64_t blocks, int64_t row_count, int64_t pair_count) const {
+    const int64_t of_block = input_elements(row_count, pair_count, pixel_width(0));
+    return folded ? of_block + blocks * kBlockWidth<float> : blocks * of_block;
   }
   int64_t grad_elements(const Lines& l, int64_t tiles) const { return tiles * l.count * l.steps * kTileElements; }
 
   // Whether the cache holds what a block of c and two tiles of k read, and `bytes` the strips.
   bool fits(int64_t row_count, int64_t pair_count, int64_t bytes) const {
     const Lines l = lines(row_count, pair_count);
-    const int64_t channels = packing.blocks() * packing.block_width(0);
-    const int64_t block = input_elements(row_count, pair_count, packing.block_width(0)) + grad_elements(l, 2);
-    const int64_t all = input_elements(row_count, pair_count, channels) + grad_elements(l, k_tiles());
+    const int64_t block = input_elements_of(1, row_count, pair_count) + grad_elements(l, min(2, k_tiles()));
+    const int64_t all = input_elements_of(packing.blocks(), row_count, pair_count) + grad_elements(l, k_tiles());
     return block * kElementBytes <= kBlockBytes && all * kElementBytes <= bytes;
   }
 
@@ -86,13 +96,15 @@ struct TileDriver {
       const int64_t rest = pairs % pair_count;
       return pairs / pair_count * lines(1, pair_count).steps + (rest > 0 ? lines(1, rest).steps : 0);
     };
+    const int64_t most = folded ? 1 : min(pairs, kTilePairs);
     pair_block = 1;
-    for (int64_t count = 2; count <= min(pairs, kTilePairs) && fits(1, count, kStripsBytes); ++count) {
+    for (int64_t count = 2; count <= most && fits(1, count, kStripsBytes); ++count) {
       if (steps_of_row(count) < steps_of_row(pair_block)) pair_block = count;
     }
     const int64_t threads = max_threads(), step = pair_block;
     const int64_t merged = clamp(4 * slice_size() * kElementBytes, kMergedBytes, kStripsBytes);
-    while (pair_block + step <= pairs / threads && fits(rows.count, pair_block + step, merged)) pair_block += step;
+    while (!folded && pair_block + step <= pairs / threads && fits(rows.count, pair_block + step, merged))
+      pair_block += step;
     pair_blocks = ceil_div(pairs, pair_block);
     row_block = ceil_div(rows.count, ceil_div(threads, pair_blocks));
     while (row_block > 1 && !fits(row_block, pair_block, kStripsBytes)) --row_block;
@@ -143,18 +155,32 @@ struct TileDriver {
     const int64_t row_count = min(row_block, rows.count - row), pair_count = min(pair_block, pairs - pair);
     const Lines l = lines(row_count, pair_count);
     const int64_t grad_size = grad_elements(l, k_tiles());
-    const int64_t block_size = input_elements(row_count, pair_count, packing.block_width(0));
-    const int64_t input_size = (end - begin) * block_size;
+    const int64_t block_step = folded ? kBlockWidth<float> : input_elements(row_count, pair_count, pixel_width(0));
+    const int64_t input_size = input_elements_of(end - begin, row_count, pair_count);
     const int64_t line_size = line_pixels(l, pair_count) * pair_count * kBlockWidth<float>;
     float* const grad =
         static_cast<float*>(workspace(Workspace::task, (grad_size + input_size + line_size) * kElementBytes));
     float* const input = grad + grad_size;
     copy_grad(group, row, row_count, pair, pair_count, l, grad, input + input_size);
-    copy_input(group, begin, end, row, row_count, pair, pair_count, input);
+    if (folded) {
+      copy_folded(begin, row, row_count, pair, input);
+    } else {
+      copy_input(group, begin, end, row, row_count, pair, pair_count, input);
+    }
     finish_stores();
     for (int64_t block = begin; block < end; ++block) {
-      multiply(registers, grad, input + (block - begin) * block_size, pair_count, l, group, block, fresh,
+      multiply(registers, grad, input + (block - begin) * block_step, pair_count, l, group, block, fresh,
                sums + packing.block_offset(block));
+    }
+  }
+
+  // A single channel, from a block of taps on.
+  void copy_folded(int64_t block, int64_t row, int64_t row_count, int64_t pair, float* to) const {
+    const Map<const BFloat16> map{problem.input, Layout::nchw, rows.source, columns.source, 1, 0, 1};
+    const RowColumns strip{columns.low + block * kBlockWidth<float>, phase_columns(), 1};
+    for (int64_t r = 0; r < rows.strip_size(row_count); ++r) {
+      copy_pair_plane(map, problem.images, 2 * pair, rows.strip_begin(row) + r * rows.grid, strip,
+                      to + r * phase_columns());
     }
   }
 
@@ -241,15 +267,16 @@ struct TileDriver {
     const int64_t width = packing.block_width(block), column_taps = packing.columns.taps;
     const int64_t taps = packing.rows.taps * column_taps;
     const auto tap_input = [&](int64_t tap) {
-      const int64_t column = tap % column_taps * columns.step;
+      const int64_t column = folded ? 0 : tap % column_taps * columns.step;
       const int64_t row = tap / column_taps * rows.step * phases() + column % phases();
-      return input + (row * phase_columns() + column / phases()) * pair_count * width;
+      return input + (row * phase_columns() + column / phases()) * pair_count * pixel_width(block);
     };
     TileSums t{};
     t.lines = l.count;
     t.grad_line = l.steps * kTileElements;
-    t.input_line = row_step(pair_count) * width;
-    t.input_step = l.pairs * width;
+    t.input_line = row_step(pair_count) * pixel_width(block);
+    const int64_t input_pixel = folded ? columns.stride : width;
+    t.input_step = l.pairs * input_pixel;
     const bool is_wide = width > kTileColumns;
     const int64_t first_channel = block * kBlockWidth<float>, channels = problem.depth - first_channel;
     t.first_columns = min(kTileColumns, channels);
@@ -260,7 +287,7 @@ struct TileDriver {
     const auto tap_weight = [&](int64_t tap) {
       return weight + tap / column_taps * packing.weight_row + tap % column_taps * packing.weight_column;
     };
-    t.input_pixel = width * kElementBytes;
+    t.input_pixel = input_pixel * kElementBytes;
     for (int64_t k = 0; k < problem.width; k += 2 * kTileHeight) {
       t.first_rows = min(kTileHeight, problem.width - k);
       t.second_rows = clamp(problem.width - k - kTileHeight, 0, kTileHeight);
@@ -369,11 +396,21 @@ struct TileDriver {
 
 }  // namespace
 
-void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& problem) {
+void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& original) {
+  const bool folded = original.groups == 1 && original.input_channels == 1 && original.columns.dilation == 1;
+  WeightGradient<float, BFloat16> problem = original;
+  TapOrder column_taps = tap_order(original.columns, false);
+  if (folded) {
+    problem.depth = original.columns.taps;
+    problem.weight_depth = original.weight_column;
+    column_taps = {1, 1, false};
+  }
   TileDriver driver{problem,
-                    plan_axis(problem.rows, false),
-                    plan_axis(problem.columns, false),
-                    {},
+                    plan_axis(original.rows, false),
+                    plan_axis(original.columns, false),
+                    {problem.width, problem.depth, tap_order(original.rows, false), column_taps, problem.weight_width,
+                     problem.weight_depth, problem.weight_row, problem.weight_column},
+                    folded,
                     ceil_div(problem.images, 2),
                     0,
                     0,
@@ -381,14 +418,6 @@ void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& problem) {
                     0,
                     0,
                     0};
-  driver.packing = {problem.width,
-                    problem.depth,
-                    tap_order(problem.rows, false),
-                    tap_order(problem.columns, false),
-                    problem.weight_width,
-                    problem.weight_depth,
-                    problem.weight_row,
-                    problem.weight_column};
   driver.choose_blocking();
   float* sums = static_cast<float*>(workspace(Workspace::call, driver.slices * driver.slice_size() * kElementBytes));
   driver.run(sums);
