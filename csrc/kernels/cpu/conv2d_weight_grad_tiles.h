@@ -32,7 +32,7 @@ constexpr int64_t kElementBytes = sizeof(float);
 constexpr int64_t kBlockBytes = 768 << 10;  // of strips, for a block of c and two tiles of k
 constexpr int64_t kStripsBytes = 4 << 20;   // of a task
 constexpr int64_t kMergedBytes = 1 << 20;   // of a task of more pairs than it takes, or four times its sums
-constexpr int64_t kLineBuffer = 32 << 10;
+constexpr int64_t kBufferBytes = 16 << 10;
 constexpr int64_t kSliceBytes = int64_t{128} << 20;
 constexpr int64_t kTileGrain = 1 << 22;  // multiply-adds that are worth a thread
 
@@ -157,9 +157,9 @@ struct TileDriver {
     const int64_t grad_size = grad_elements(l, k_tiles());
     const int64_t block_step = folded ? kBlockWidth<float> : input_elements(row_count, pair_count, pixel_width(0));
     const int64_t input_size = input_elements_of(end - begin, row_count, pair_count);
-    const int64_t line_size = line_pixels(l, pair_count) * pair_count * kBlockWidth<float>;
+    const int64_t buffer_size = buffer_elements(buffer_pixels(l, pair_count) * pair_count);
     float* const grad =
-        static_cast<float*>(workspace(Workspace::task, (grad_size + input_size + line_size) * kElementBytes));
+        static_cast<float*>(workspace(Workspace::task, (grad_size + input_size + buffer_size) * kElementBytes));
     float* const input = grad + grad_size;
     copy_grad(group, row, row_count, pair, pair_count, l, grad, input + input_size);
     if (folded) {
@@ -215,47 +215,46 @@ struct TileDriver {
     }
   }
 
-  // Pixels that are copied before they are transposed: whole steps, or a whole line.
-  int64_t line_pixels(const Lines& l, int64_t pair_count) const {
+  // Pixels that are copied, with all of k, before they are transposed: whole steps, or a whole line.
+  int64_t buffer_pixels(const Lines& l, int64_t pair_count) const {
     const int64_t smallest = l.pairs / gcd(l.pairs, pair_count);
-    return max(1, kLineBuffer / (smallest * pair_count * kBlockWidth<float> * kElementBytes)) * smallest;
+    return max(1, kBufferBytes / (smallest * buffer_elements(pair_count) * kElementBytes)) * smallest;
+  }
+  int64_t buffer_elements(int64_t pixel_pairs) const {
+    return ceil_div(k_tiles(), 2) * pixel_pairs * kBlockWidth<float>;
   }
 
-  // `buffer` takes line_pixels().
   void copy_grad(int64_t group, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count, const Lines& l,
                  float* to, float* buffer) const {
-    const int64_t pixels = row_count / l.count * columns.count, most = line_pixels(l, pair_count);
+    // All pixels of a plane as one row.
+    const Map<const BFloat16> map{
+        problem.grad_output,   problem.output_layout, 1, rows.result * columns.result, problem.output_channels,
+        group * problem.width, problem.width};
+    const int64_t pixels = row_count / l.count * columns.count, most = buffer_pixels(l, pair_count);
     for (int64_t p = 0; p < l.count; ++p) {
       for (int64_t begin = 0; begin < pixels; begin += most) {
-        const int64_t count = min(most, pixels - begin);
-        const int64_t step = begin * pair_count / l.pairs, steps = ceil_div(count * pair_count, l.pairs);
-        for (int64_t tile = 0; tile < k_tiles(); tile += 2) {
-          const int64_t first = tile * kTileHeight, channels = min(2 * kTileHeight, problem.width - first);
-          const int64_t width = channels > kTileHeight ? 2 * kTileHeight : kTileHeight;
-          // All pixels of a plane as one row.
-          const Map<const BFloat16> map{
-              problem.grad_output,     problem.output_layout,         1,       rows.result * columns.result,
-              problem.output_channels, group * problem.width + first, channels};
-          for (int64_t i = 0; i < pair_count; ++i) {
-            copy_pair_row(map, problem.images, 2 * (pair + i), 0, {row * columns.count + p * pixels + begin, count, 1},
-                          buffer + i * width, {pair_count * width, width, 0});
-          }
-          for (int64_t half = 0; half * kTileHeight < width; ++half) {
-            float* tiles = to + ((tile + half) * l.count + p) * l.steps * kTileElements;
-            for (int64_t s = 0; s < steps; ++s) {
-              transpose_tile(buffer + s * l.pairs * width + half * kTileHeight, width,
-                             step + s < l.whole ? l.pairs : l.rest, tiles + (step + s) * kTileElements);
-            }
+        const int64_t count = min(most, pixels - begin), block = count * pair_count * kBlockWidth<float>;
+        for (int64_t i = 0; i < pair_count; ++i) {
+          copy_pair_row(map, problem.images, 2 * (pair + i), 0, {row * columns.count + p * pixels + begin, count, 1},
+                        buffer + i * kBlockWidth<float>, {pair_count * kBlockWidth<float>, kBlockWidth<float>, block});
+        }
+        const int64_t first = begin * pair_count / l.pairs, steps = ceil_div(count * pair_count, l.pairs);
+        for (int64_t tile = 0; tile < k_tiles(); ++tile) {
+          const float* from = buffer + tile / 2 * block + tile % 2 * kTileHeight;
+          float* tiles = to + ((tile * l.count + p) * l.steps + first) * kTileElements;
+          for (int64_t step = 0; step < steps; ++step) {
+            transpose_tile(from + step * l.pairs * kBlockWidth<float>, first + step < l.whole ? l.pairs : l.rest,
+                           tiles + step * kTileElements);
           }
         }
       }
     }
   }
 
-  static void transpose_tile(const float* from, int64_t from_stride, int64_t count, float* to) {
+  static void transpose_tile(const float* from, int64_t count, float* to) {
     vec_t<float> block[kTileHeight];
 #pragma GCC unroll 16
-    for (int i = 0; i < kTileHeight; ++i) block[i] = i < count ? load(from + i * from_stride) : vec_t<float>{};
+    for (int i = 0; i < kTileHeight; ++i) block[i] = i < count ? load(from + i * kBlockWidth<float>) : vec_t<float>{};
     transpose_registers<float>(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kTileHeight; ++i) store(to + i * kTilePairs, block[i]);
