@@ -71,9 +71,10 @@ bool multiplies_pairs(const Conv2dShape& shape) { return has_bfloat16_gemm() && 
 
 // Whether it multiplies them in tiles. Their columns are channels of the input, or the taps of a row of a single one.
 bool multiplies_tiles(const Conv2dShape& shape) {
-  const bool fills_columns =
-      shape.group_c() >= 6 || (shape.input_pixel_stride() == 1 && shape.S >= 3 && shape.dilation_w == 1);
-  return capability() == Capability::amx && multiplies_pairs(shape) && fills_columns && shape.group_k() >= 6;
+  if (capability() != Capability::amx || !multiplies_pairs(shape)) return false;
+  if (shape.input_pixel_stride() == 1 && shape.dilation_w == 1) return shape.S >= 3 && shape.K >= 6;
+  if (shape.groups > 1) return shape.group_c() >= 8 && shape.group_k() >= 8;
+  return shape.C >= 2 && shape.K >= 4;
 }
 
 template <typename T>

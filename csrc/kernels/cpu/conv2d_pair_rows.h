@@ -39,28 +39,36 @@ D2L_INLINE void copy_pair_pixels(Neighbours<float> from, int64_t step, int64_t c
   }
 }
 
+// Pixels i, i + 2, ... of a plane.
+D2L_INLINE vec_t<float> every_second(const Neighbours<float>& from, int64_t i, int64_t count) {
+  const auto values = static_cast<__mmask32>((uint64_t{1} << (2 * count - 1)) - 1);
+  const __m512i low = _mm512_maskz_loadu_epi16(values, from.first + i);
+  const __m512i high = _mm512_maskz_loadu_epi16(values, from.second + i);
+  const __m512i first = _mm512_maskz_mov_epi16(0x55555555, low);
+  return (vec_t<float>)_mm512_maskz_or_epi32(0xffff, first, _mm512_maskz_slli_epi32(from.has_second, high, 16));
+}
+
+D2L_INLINE vec_t<float> pixels_of_plane(const Neighbours<float>& from, int64_t i, int64_t grid, int64_t count) {
+  if (grid == 1) return from.at(i, count);
+  if (grid == 2) return every_second(from, i, count);
+  uint16_t gathered[2][kLanes<float>];
+  for (int64_t j = 0; j < count; ++j) {
+    gathered[0][j] = from.first[i + j * grid];
+    gathered[1][j] = from.second[i + j * grid];
+  }
+  return Neighbours<float>{gathered[0], gathered[1], from.has_second}.at(0, count);
+}
+
 // Of channels that are planes.
 inline void transpose_pair_pixels(const Neighbours<float>& from, int64_t plane, int64_t grid, int64_t count,
                                   int64_t channels, float* to, int64_t pixel_stride) {
   constexpr int64_t kVector = kLanes<float>;
-  uint16_t gathered[2][kVector];
   for (int64_t q = 0; q < count; q += kVector) {
     const int64_t pixels = min(kVector, count - q);
     vec_t<float> block[kVector];
 #pragma GCC unroll 16
     for (int c = 0; c < kVector; ++c) {
-      block[c] = vec_t<float>{};
-      if (c >= channels) continue;
-      const int64_t first = c * plane + q * grid;
-      if (grid == 1) {
-        block[c] = from.at(first, pixels);
-        continue;
-      }
-      for (int64_t i = 0; i < pixels; ++i) {
-        gathered[0][i] = from.first[first + i * grid];
-        gathered[1][i] = from.second[first + i * grid];
-      }
-      block[c] = Neighbours<float>{gathered[0], gathered[1], from.has_second}.at(0, pixels);
+      block[c] = c < channels ? pixels_of_plane(from, c * plane + q * grid, grid, pixels) : vec_t<float>{};
     }
     transpose_registers<float>(block);
 #pragma GCC unroll 16
