@@ -46,9 +46,9 @@ struct TileDriver {
   PackedLayout<float> packing;  // its depth is k, its width c
   bool folded;
   int64_t pairs;  // of images
-  int64_t pair_block, row_block;
-  int64_t pair_blocks, row_blocks;
-  int64_t slices, parts;
+  int64_t pair_block = 1, row_block = 1;
+  int64_t pair_blocks = 1, row_blocks = 1;
+  int64_t slices = 1, parts = 1;
 
   int64_t tasks() const { return pair_blocks * row_blocks; }
   // Whether the sums of the only task are rounded where they go.
@@ -97,7 +97,6 @@ struct TileDriver {
       return pairs / pair_count * lines(1, pair_count).steps + (rest > 0 ? lines(1, rest).steps : 0);
     };
     const int64_t most = folded ? 1 : min(pairs, kTilePairs);
-    pair_block = 1;
     for (int64_t count = 2; count <= most && fits(1, count, kStripsBytes); ++count) {
       if (steps_of_row(count) < steps_of_row(pair_block)) pair_block = count;
     }
@@ -278,8 +277,8 @@ struct TileDriver {
     t.input_step = l.pairs * input_pixel;
     const bool is_wide = width > kTileColumns;
     const int64_t first_channel = block * kBlockWidth<float>, channels = problem.depth - first_channel;
-    t.first_columns = min(kTileColumns, channels);
-    t.second_columns = is_wide ? min(kTileColumns, channels - kTileColumns) : t.first_columns;
+    t.columns[0] = min(kTileColumns, channels);
+    t.columns[1] = is_wide ? min(kTileColumns, channels - kTileColumns) : t.columns[0];
     t.weight_row = packing.weight_depth;
     auto* const weight =
         reinterpret_cast<uint16_t*>(problem.grad_weight) + group * problem.weight_group + first_channel;
@@ -300,15 +299,15 @@ struct TileDriver {
         t.second_grad = t.first_grad + l.count * l.steps * kTileElements;
         const int64_t tap_sums = problem.width * width;
         for (int64_t tap = 0; tap < taps; tap += is_wide ? 1 : 2) {
-          t.first_input = tap_input(tap) + skipped * t.input_step;
-          t.first_sums = sums + tap * tap_sums + k * width;
+          t.input[0] = tap_input(tap) + skipped * t.input_step;
+          t.sums[0] = sums + tap * tap_sums + k * width;
           // Blocks of one tile take two taps at once.
-          t.second_input = is_wide ? t.first_input + kTileColumns : tap_input(tap + 1) + skipped * t.input_step;
-          t.second_sums = t.first_sums + (is_wide ? kTileColumns : tap_sums);
+          t.input[1] = is_wide ? t.input[0] + kTileColumns : tap_input(tap + 1) + skipped * t.input_step;
+          t.sums[1] = t.sums[0] + (is_wide ? kTileColumns : tap_sums);
           t.sums_row = width;
           if (is_direct()) {
-            t.first_weight = tap_weight(tap) + k * packing.weight_depth;
-            t.second_weight = is_wide ? t.first_weight + kTileColumns : tap_weight(tap + 1) + k * packing.weight_depth;
+            t.weight[0] = tap_weight(tap) + k * packing.weight_depth;
+            t.weight[1] = is_wide ? t.weight[0] + kTileColumns : tap_weight(tap + 1) + k * packing.weight_depth;
           }
           const bool has_second = is_wide || tap + 1 < taps;
           if (t.second_rows > 0) {
@@ -325,14 +324,38 @@ struct TileDriver {
     int64_t lines, steps;
     const float *first_grad, *second_grad;
     int64_t grad_line;
-    const float *first_input, *second_input;
+    const float* input[2];
     int64_t input_line, input_step, input_pixel;  // the last in bytes
     int64_t first_rows, second_rows;
-    float *first_sums, *second_sums;
+    float* sums[2];
     int64_t sums_row;
-    uint16_t *first_weight, *second_weight;  // instead, or null
-    int64_t weight_row, first_columns, second_columns;
-    bool fresh;  // sums hold nothing yet
+    bool fresh;           // sums hold nothing yet
+    uint16_t* weight[2];  // to be written instead of sums, or null
+    int64_t weight_row, columns[2];
+
+    // What is written, far away, arrives meanwhile.
+    D2L_INLINE void fetch(int half) const {
+      for (int64_t i = 0; i < first_rows + second_rows; ++i) {
+        if (weight[half] != nullptr) {
+          __builtin_prefetch(weight[half] + i * weight_row, 1);
+        } else {
+          __builtin_prefetch(sums[half] + i * sums_row, 1);
+        }
+      }
+    }
+
+    // A tile, to the rows from `row` on.
+    D2L_INLINE void put(const float* tile, int half, int64_t row, int64_t count) const {
+      for (int64_t i = 0; i < count; ++i) {
+        const vec_t<float> sum = load(tile + i * kTileColumns);
+        if (weight[half] != nullptr) {
+          store_value<float>(weight[half] + (row + i) * weight_row, sum, columns[half]);
+        } else {
+          float* const to = sums[half] + (row + i) * sums_row;
+          store(to, fresh ? sum : load(static_cast<const float*>(to)) + sum);
+        }
+      }
+    }
   };
 
   template <bool kSecondRows, bool kSecondColumns>
@@ -341,21 +364,11 @@ struct TileDriver {
     if (kSecondColumns) _tile_zero(1);
     if (kSecondRows) _tile_zero(2);
     if (kSecondRows && kSecondColumns) _tile_zero(3);
-    // What the sums are written to, far away, arrives meanwhile.
-    const auto fetch = [&](const auto* to, int64_t row, int64_t count) D2L_INLINE_LAMBDA {
-      for (int64_t i = 0; i < count; ++i) __builtin_prefetch(to + i * row, 1);
-    };
-    if (t.first_weight != nullptr) {
-      fetch(t.first_weight, t.weight_row, t.first_rows + t.second_rows);
-      if (kSecondColumns) fetch(t.second_weight, t.weight_row, t.first_rows + t.second_rows);
-    } else {
-      fetch(t.first_sums, t.sums_row, t.first_rows + t.second_rows);
-      if (kSecondColumns) fetch(t.second_sums, t.sums_row, t.first_rows + t.second_rows);
-    }
+    t.fetch(0);
+    if (kSecondColumns) t.fetch(1);
     for (int64_t line = 0; line < t.lines; ++line) {
       const float *first_grad = t.first_grad + line * t.grad_line, *second_grad = t.second_grad + line * t.grad_line;
-      const float *first_input = t.first_input + line * t.input_line,
-                  *second_input = t.second_input + line * t.input_line;
+      const float *first_input = t.input[0] + line * t.input_line, *second_input = t.input[1] + line * t.input_line;
       for (int64_t step = 0; step < t.steps; ++step) {
         multiply_tiles<kSecondRows, kSecondColumns>(first_grad, second_grad, kLineBytes, first_input, second_input,
                                                     t.input_pixel);
@@ -370,26 +383,10 @@ struct TileDriver {
     if (kSecondColumns) _tile_stored(1, sums[1], kLineBytes);
     if (kSecondRows) _tile_stored(2, sums[2], kLineBytes);
     if (kSecondRows && kSecondColumns) _tile_stored(3, sums[3], kLineBytes);
-    const auto put = [&](const float* from, int64_t first, int64_t count, float* to, uint16_t* weight, int64_t columns)
-                         D2L_INLINE_LAMBDA {
-                           if (t.first_weight != nullptr) {
-                             weight += first * t.weight_row;
-                             for (int64_t i = 0; i < count; ++i, from += kTileColumns, weight += t.weight_row) {
-                               store_value<float>(weight, load(from), columns);
-                             }
-                             return;
-                           }
-                           to += first * t.sums_row;
-                           for (int64_t i = 0; i < count; ++i, from += kTileColumns, to += t.sums_row) {
-                             store(to, t.fresh ? load(from) : load(static_cast<const float*>(to)) + load(from));
-                           }
-                         };
-    put(sums[0], 0, t.first_rows, t.first_sums, t.first_weight, t.first_columns);
-    if (kSecondColumns) put(sums[1], 0, t.first_rows, t.second_sums, t.second_weight, t.second_columns);
-    if (kSecondRows) put(sums[2], kTileHeight, t.second_rows, t.first_sums, t.first_weight, t.first_columns);
-    if (kSecondRows && kSecondColumns) {
-      put(sums[3], kTileHeight, t.second_rows, t.second_sums, t.second_weight, t.second_columns);
-    }
+    t.put(sums[0], 0, 0, t.first_rows);
+    if (kSecondColumns) t.put(sums[1], 1, 0, t.first_rows);
+    if (kSecondRows) t.put(sums[2], 0, kTileHeight, t.second_rows);
+    if (kSecondRows && kSecondColumns) t.put(sums[3], 1, kTileHeight, t.second_rows);
   }
 };
 
@@ -410,13 +407,7 @@ void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& original) {
                     {problem.width, problem.depth, tap_order(original.rows, false), column_taps, problem.weight_width,
                      problem.weight_depth, problem.weight_row, problem.weight_column},
                     folded,
-                    ceil_div(problem.images, 2),
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0};
+                    ceil_div(problem.images, 2)};
   driver.choose_blocking();
   float* sums = static_cast<float*>(workspace(Workspace::call, driver.slices * driver.slice_size() * kElementBytes));
   driver.run(sums);
