@@ -30,8 +30,8 @@ namespace {
 constexpr int64_t kTileElements = kTileHeight * kTilePairs;
 constexpr int64_t kElementBytes = sizeof(float);
 constexpr int64_t kBlockBytes = 768 << 10;  // of strips, for a block of c and two tiles of k
-constexpr int64_t kStripsBytes = 4 << 20;   // of a task
-constexpr int64_t kMergedBytes = 1 << 20;   // of a task of more pairs than it takes, or four times its sums
+// Of a task: more where there are many sums to be added to.
+constexpr int64_t kLeastStrips = 1 << 20, kMostStrips = 4 << 20, kStripsPerSum = 4;
 constexpr int64_t kBufferBytes = 16 << 10;
 constexpr int64_t kSliceBytes = int64_t{128} << 20;
 constexpr int64_t kTileGrain = 1 << 22;  // multiply-adds that are worth a thread
@@ -90,23 +90,29 @@ struct TileDriver {
     return block * kElementBytes <= kBlockBytes && all * kElementBytes <= bytes;
   }
 
-  // As many pairs at once as it takes to fill steps, and then as many rows as fit: few tasks add to the sums.
+  // As many pairs at once as it takes to fill steps, and then as many rows and pairs as fit: few tasks add to the sums.
   void choose_blocking() {
-    const auto steps_of_row = [&](int64_t pair_count) {
+    const int64_t bytes = clamp(kStripsPerSum * slice_size() * kElementBytes, kLeastStrips, kMostStrips);
+    const auto steps = [&](int64_t pair_count) {
+      const auto steps_of = [&](int64_t count) {
+        const Lines l = lines(rows.count, count);
+        return l.count * l.steps;
+      };
       const int64_t rest = pairs % pair_count;
-      return pairs / pair_count * lines(1, pair_count).steps + (rest > 0 ? lines(1, rest).steps : 0);
+      return pairs / pair_count * steps_of(pair_count) + (rest > 0 ? steps_of(rest) : 0);
     };
     const int64_t most = folded ? 1 : min(pairs, kTilePairs);
-    for (int64_t count = 2; count <= most && fits(1, count, kStripsBytes); ++count) {
-      if (steps_of_row(count) < steps_of_row(pair_block)) pair_block = count;
+    for (int64_t count = 2; count <= most && fits(1, count, bytes); ++count) {
+      if (steps(count) < steps(pair_block)) pair_block = count;
     }
     const int64_t threads = max_threads(), step = pair_block;
-    const int64_t merged = clamp(4 * slice_size() * kElementBytes, kMergedBytes, kStripsBytes);
-    while (!folded && pair_block + step <= pairs / threads && fits(rows.count, pair_block + step, merged))
+    while (!folded && pair_block + step <= pairs / threads && fits(rows.count, pair_block + step, bytes)) {
       pair_block += step;
+    }
+    pair_block = ceil_div(ceil_div(pairs, ceil_div(pairs, pair_block)), step) * step;
     pair_blocks = ceil_div(pairs, pair_block);
     row_block = ceil_div(rows.count, ceil_div(threads, pair_blocks));
-    while (row_block > 1 && !fits(row_block, pair_block, kStripsBytes)) --row_block;
+    while (row_block > 1 && !fits(row_block, pair_block, bytes)) --row_block;
     row_block = ceil_div(rows.count, ceil_div(rows.count, row_block));
     row_blocks = ceil_div(rows.count, row_block);
     const int64_t multiply_adds = pairs * rows.count * columns.count * slice_size() / kTileGrain;
