@@ -143,19 +143,17 @@ struct TileDriver {
 
   // The tasks of one slice for the blocks of c from begin to end, counted over all groups.
   void run_slice(int64_t slice, int64_t begin, int64_t end, float* sums) const {
-    TileRegisters registers;
     const int64_t blocks = packing.blocks();
     const int64_t first = slice * tasks() / slices;
     for (int64_t task = first; task < (slice + 1) * tasks() / slices; ++task) {
       for (int64_t group = begin / blocks; group * blocks < end; ++group) {
-        run_task(registers, task, task == first, group, max(0, begin - group * blocks),
-                 min(blocks, end - group * blocks), sums + group * packing.group_size());
+        run_task(task, task == first, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
+                 sums + group * packing.group_size());
       }
     }
   }
 
-  void run_task(TileRegisters& registers, int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end,
-                float* sums) const {
+  void run_task(int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end, float* sums) const {
     const int64_t row = task % row_blocks * row_block, pair = task / row_blocks * pair_block;
     const int64_t row_count = min(row_block, rows.count - row), pair_count = min(pair_block, pairs - pair);
     const Lines l = lines(row_count, pair_count);
@@ -173,6 +171,7 @@ struct TileDriver {
       copy_input(group, begin, end, row, row_count, pair, pair_count, input);
     }
     finish_stores();
+    TileRegisters registers;  // after all that may throw: unwinding would be code of other files
     for (int64_t block = begin; block < end; ++block) {
       multiply(registers, grad, input + (block - begin) * block_step, pair_count, l, group, block, fresh,
                sums + packing.block_offset(block));
