@@ -224,9 +224,8 @@ struct TileDriver {
     const int64_t smallest = l.pairs / gcd(l.pairs, pair_count);
     return max(1, kBufferBytes / (smallest * buffer_elements(pair_count) * kElementBytes)) * smallest;
   }
-  int64_t buffer_elements(int64_t pixel_pairs) const {
-    return ceil_div(k_tiles(), 2) * pixel_pairs * kBlockWidth<float>;
-  }
+  int64_t buffer_width() const { return k_tiles() > 1 ? 2 * kTileHeight : kTileHeight; }
+  int64_t buffer_elements(int64_t pixel_pairs) const { return ceil_div(k_tiles(), 2) * pixel_pairs * buffer_width(); }
 
   void copy_grad(int64_t group, int64_t row, int64_t row_count, int64_t pair, int64_t pair_count, const Lines& l,
                  float* to, float* buffer) const {
@@ -234,20 +233,21 @@ struct TileDriver {
     const Map<const BFloat16> map{
         problem.grad_output,   problem.output_layout, 1, rows.result * columns.result, problem.output_channels,
         group * problem.width, problem.width};
+    const int64_t width = buffer_width();
     const int64_t pixels = row_count / l.count * columns.count, most = buffer_pixels(l, pair_count);
     for (int64_t p = 0; p < l.count; ++p) {
       for (int64_t begin = 0; begin < pixels; begin += most) {
-        const int64_t count = min(most, pixels - begin), block = count * pair_count * kBlockWidth<float>;
+        const int64_t count = min(most, pixels - begin), block = count * pair_count * width;
         for (int64_t i = 0; i < pair_count; ++i) {
           copy_pair_row(map, problem.images, 2 * (pair + i), 0, {row * columns.count + p * pixels + begin, count, 1},
-                        buffer + i * kBlockWidth<float>, {pair_count * kBlockWidth<float>, kBlockWidth<float>, block});
+                        buffer + i * width, {pair_count * width, width, block});
         }
         const int64_t first = begin * pair_count / l.pairs, steps = ceil_div(count * pair_count, l.pairs);
         for (int64_t tile = 0; tile < k_tiles(); ++tile) {
           const float* from = buffer + tile / 2 * block + tile % 2 * kTileHeight;
           float* tiles = to + ((tile * l.count + p) * l.steps + first) * kTileElements;
           for (int64_t step = 0; step < steps; ++step) {
-            transpose_tile(from + step * l.pairs * kBlockWidth<float>, first + step < l.whole ? l.pairs : l.rest,
+            transpose_tile(from + step * l.pairs * width, width, first + step < l.whole ? l.pairs : l.rest,
                            tiles + step * kTileElements);
           }
         }
@@ -255,10 +255,10 @@ struct TileDriver {
     }
   }
 
-  static void transpose_tile(const float* from, int64_t count, float* to) {
+  static void transpose_tile(const float* from, int64_t pixel, int64_t count, float* to) {
     vec_t<float> block[kTileHeight];
 #pragma GCC unroll 16
-    for (int i = 0; i < kTileHeight; ++i) block[i] = i < count ? load(from + i * kBlockWidth<float>) : vec_t<float>{};
+    for (int i = 0; i < kTileHeight; ++i) block[i] = i < count ? load(from + i * pixel) : vec_t<float>{};
     transpose_registers<float>(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kTileHeight; ++i) store(to + i * kTilePairs, block[i]);
