@@ -17,15 +17,18 @@ struct PairPixels {
   int64_t stride, width, block_stride;
 };
 
+constexpr int64_t kLeastAhead = 2048;  // to prefetch: a page, where the machine's own prefetch ends
+
 template <bool kTwoVectors>
 D2L_INLINE void copy_pair_pixels(Neighbours<float> from, int64_t step, int64_t count, int64_t channels, float* to,
                                  const PairPixels& pixels) {
   constexpr int64_t kVector = kLanes<float>, kWidth = kTwoVectors ? 2 * kVector : kVector;
+  const int64_t ahead = max(kPixelsAhead * step, kLeastAhead);
   for (int64_t q = 0; q < count; ++q) {
     float* block = to + q * pixels.stride;
     int64_t c = 0;
     for (; c + kWidth <= channels; c += kWidth, block += pixels.block_stride) {
-      from.prefetch(kPixelsAhead * step + c);
+      from.prefetch(ahead + c);
       store(block, from.at(c));
       if (kTwoVectors) store(block + kVector, from.at(c + kVector));
     }
