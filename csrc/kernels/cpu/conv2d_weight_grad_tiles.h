@@ -171,11 +171,12 @@ struct TileDriver {
       copy_input(group, begin, end, row, row_count, pair, pair_count, input);
     }
     finish_stores();
-    TileRegisters registers;  // after all that may throw: unwinding would be code of other files
+    TileRegisters registers;
     for (int64_t block = begin; block < end; ++block) {
       multiply(registers, grad, input + (block - begin) * block_step, pair_count, l, group, block, fresh,
                sums + packing.block_offset(block));
     }
+    registers.release();
   }
 
   // A single channel, from a block of taps on.
