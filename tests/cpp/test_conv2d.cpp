@@ -238,7 +238,7 @@ void test_problem(Report& report, size_t number, const Problem& problem, Layout 
 }
 
 void test_capability(Report& report) {
-  for (const cpu::Capability capability : kCapabilities) {
+  for (const cpu::Capability capability : cpu::kCapabilities) {
     if (cpu::is_supported(capability)) {
       cpu::set_capability(capability);
       report.check(cpu::capability() == capability, "set_capability");
