@@ -57,8 +57,9 @@ constexpr double kCachedElements = 1 << 20, kUncachedFactor = 1.15;
 // Winograd has to be this much cheaper, to be faster for sure.
 constexpr double kWorthwhile = 0.85;
 
-// Of the direct kernel's time, on pairs of bfloat16. Of winograd's input and output, copied from and to bfloat16.
-constexpr double kPairShare = 0.55, kCopiedElement = 25;
+// Of the direct kernel's time, on pairs of bfloat16, and in tiles of them. Of winograd's input and output, copied from
+// and to bfloat16.
+constexpr double kPairShare = 0.55, kTileShare = 0.1, kCopiedElement = 25;
 
 // Channels as they fill vectors.
 double lanes(int64_t channels) { return static_cast<double>((channels + 15) / 16 * 16); }
@@ -166,7 +167,8 @@ bool are_pairs_faster(const Conv2dShape& shape, Conv2dPass pass) {
   if (tile == 0) return true;
   if (conv2d_algorithm() == Conv2dAlgorithm::winograd) return false;
   const auto copied = static_cast<double>(shape.N * (shape.C * shape.H * shape.W + shape.K * shape.P * shape.Q));
-  return kPairShare * direct_cost(shape, pass) < winograd_cost(shape, pass, tile) + kCopiedElement * copied;
+  const double share = capability() == Capability::amx ? kTileShare : kPairShare;
+  return share * direct_cost(shape, pass) < winograd_cost(shape, pass, tile) + kCopiedElement * copied;
 }
 
 Conv2dAlgorithm chosen_algorithm(const Conv2dShape& shape, Conv2dPass pass) {

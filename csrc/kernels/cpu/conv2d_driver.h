@@ -20,6 +20,7 @@
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/conv2d_microkernel.h"
 #include "kernels/cpu/conv2d_strip.h"
+#include "kernels/cpu/conv2d_tiles.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/workspace.h"
@@ -70,7 +71,15 @@ struct CorrelationDriver {
            reinterpret_cast<uintptr_t>(problem.result) % (kLanes<T> * sizeof(To)) == 0;
   }
 
-  bool copies_result() const { return kRounds || folded || problem.result_layout == Layout::nchw; }
+  bool copies_result() const {
+    return (kRounds && !has_rounding_tiles()) || folded || problem.result_layout == Layout::nchw;
+  }
+
+  // Whether the tiles round the sums on their way into the result.
+  bool has_rounding_tiles() const {
+    return kHasTiles && kRounds && problem.result_layout == Layout::nhwc && !folded &&
+           (problem.activation == Activation::none || has_relu_tiles());
+  }
 
   // Columns that the tiles compute for that many columns of the first phase.
   int64_t tile_columns(int64_t column_count) const {
@@ -151,10 +160,11 @@ struct CorrelationDriver {
                                   packing.rows_per_block() * max(kLanes<T>, problem.width);
     const int64_t grain = max(1, kGrain / max(1, multiply_adds / tasks));
     parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+      [[maybe_unused]] TileRegisters registers;
       ProgressReporter reporter(problem.progress,
                                 pixels_before(ceil_div(begin, tasks_of_pixels()) * tasks_of_pixels()));
       for (int64_t task = begin; task < end; ++task) {
-        run_task(task);
+        run_task(task, registers);
         reporter.finished(pixels_before(task + 1));
       }
       if (streams) finish_streaming();
@@ -180,7 +190,7 @@ struct CorrelationDriver {
     return (image * rows.result + row) * columns.result + pixels;
   }
 
-  void run_task(int64_t task) const {
+  void run_task(int64_t task, [[maybe_unused]] TileRegisters& registers) const {
     const int64_t part = task % blocking.parts;
     task /= blocking.parts;
     const int64_t group = task % problem.groups;
@@ -236,10 +246,12 @@ struct CorrelationDriver {
                            problem.result_channels,
                            group * problem.width + block * kBlockWidth<T>,
                            min(kBlockWidth<T>, problem.width - block * kBlockWidth<T>)};
-      if constexpr (!kRounds) {
+      if constexpr (!kRounds || kHasTiles) {
         if (!copies_result()) {
-          run_block(strip, group, block, result_box, view_of(result, result_box), result.depth);
-          if (!has_relu_tiles()) activate_result(result, result_box);
+          run_block(strip, group, block, result_box, view_of(result, result_box), result.depth, registers);
+          if constexpr (!kRounds) {
+            if (!has_relu_tiles()) activate_result(result, result_box);
+          }
           continue;
         }
       }
@@ -247,7 +259,7 @@ struct CorrelationDriver {
       Box box = result_box;
       box.columns = result_columns;
       Strip<T> copy = dense(scratch + source_size, box, width);
-      run_block(strip, group, block, box, copy, width);
+      run_block(strip, group, block, box, copy, width, registers);
       if (folded) copy = unfold(copy, group, result, result_box);
       if constexpr (kRounds) {
         if (!has_relu_tiles()) activate(copy.data, box.images * copy.image_stride, problem.activation);
@@ -355,8 +367,9 @@ struct CorrelationDriver {
   }
 
   // All phases of one block of channels.
-  void run_block(const Strip<const T>& strip, int64_t group, int64_t block, const Box& box, const Strip<T>& result,
-                 int64_t width) const {
+  template <typename Result>
+  void run_block(const Strip<const T>& strip, int64_t group, int64_t block, const Box& box, const Strip<Result>& result,
+                 int64_t width, [[maybe_unused]] TileRegisters& registers) const {
     const int64_t block_width = packing.block_width(block);
     const T* block_weights = packed + group * packing.group_size() + packing.block_offset(block);
     T bias[kBlockWidth<T>] = {};
@@ -382,17 +395,32 @@ struct CorrelationDriver {
         t.weight_row = packing.columns.taps * problem.depth * block_width;
         t.bias = bias;
         t.relu = has_relu_tiles();
-        t.result = result.data + a * result.row_stride + b * result.pixel_stride;
         t.result_row = rows.phases * result.row_stride;
         t.result_pixel = column_phases * result.pixel_stride;
         t.last_lanes = width - (block_width - kLanes<T>);
         t.streams = streams && !kRounds;
-        if (t.tap_column == t.depth) {
+        if (t.tap_column == t.depth && t.taps_w > 0) {
           t.depth *= t.taps_w;
-          t.taps_w = t.taps_w > 0 ? 1 : 0;
+          t.taps_w = 1;
         }
-        run_phase(t, box.images, strip.image_stride, result.image_stride, ceil_div(box.rows - a, rows.phases),
-                  ceil_div(box.columns - b, column_phases), block_width > kLanes<T>);
+        Result* const phase_result = result.data + a * result.row_stride + b * result.pixel_stride;
+        const int64_t row_count = ceil_div(box.rows - a, rows.phases);
+        const int64_t column_count = ceil_div(box.columns - b, column_phases);
+        const bool two_vectors = block_width > kLanes<T>;
+        if constexpr (kHasTiles) {
+          t.streams = streams && has_rounding_tiles();
+          TilePhase<Result> phase{t,
+                                  {column_count, t.source_pixel, t.result_pixel},
+                                  {row_count, t.source_row, t.result_row},
+                                  {box.images, strip.image_stride, result.image_stride},
+                                  phase_result,
+                                  width};
+          phase.choose_rows_of_tiles();
+          two_vectors ? phase.template run<true>(registers) : phase.template run<false>(registers);
+        } else {
+          t.result = phase_result;
+          run_phase(t, box.images, strip.image_stride, result.image_stride, row_count, column_count, two_vectors);
+        }
       }
     }
   }

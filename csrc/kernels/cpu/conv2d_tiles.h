@@ -1,0 +1,146 @@
+// The correlation of conv2d_driver.h on pairs of channels, with the tile registers of AMX (amx.h). Only for kernel
+// sources.
+//
+// Pixels of the result that follow one another along an axis are the rows of a tile: their sources lie one stride apart
+// in the strip, whatever the stride of the convolution. Two tiles of pixels by two of channels share what they load,
+// while all taps and channels of the source stream past.
+#pragma once
+
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/conv2d_microkernel.h"
+
+namespace d2l::cpu::D2L_CPU_CAPABILITY {
+
+#if defined(__AMX_BF16__)
+// Pixels along an axis, and their strides.
+struct PixelAxis {
+  int64_t count, source, result;
+
+  int64_t tiles() const { return ceil_div(count, kTileHeight); }
+  int64_t tile_height() const { return ceil_div(count, tiles()); }
+};
+
+// One block of channels and all pixels of a phase. Where the results are bfloat16, the sums are rounded.
+template <typename To>
+struct TilePhase {
+  TileArguments<float> t;  // but for the result; of the first pixel
+  PixelAxis columns, rows, images;
+  To* result;
+  int64_t channels;  // to store, of the block
+
+  // Pairs of a step: they divide the contiguous ones of a tap.
+  static int64_t step(int64_t depth) {
+    int64_t pairs = min(depth, kTilePairs);
+    while (depth % pairs != 0) --pairs;
+    return pairs;
+  }
+
+  // Tiles want many rows, else products wait for one another.
+  void choose_rows_of_tiles() {
+    if (images.count == 1 || rows.count == 1) join(rows, images);
+    if (joins(rows, images)) join(rows, images);
+    if (joins(columns, rows)) {
+      join(columns, rows);
+      rows = images;
+      images.count = 1;
+    }
+    constexpr int64_t kEnough = 13;
+    for (PixelAxis* other : {&rows, &images}) {
+      const int64_t height = columns.tile_height();
+      if (height < kEnough && other->tile_height() >= height + height / 4 + 1) std::swap(columns, *other);
+    }
+  }
+
+  template <bool kSecondColumns>
+  void run(TileRegisters& registers) const {
+    const int64_t pairs = step(t.depth), height = columns.tile_height(), column_tiles = columns.tiles();
+    registers.shape(height, height, pairs);
+    finish_stores();
+    const int64_t tiles = images.count * rows.count * column_tiles;
+    alignas(64) float sums[2 * kTileHeight * kBlockWidth<float>];
+    for (int64_t i = 0; i < tiles; i += 2) {
+      const Pixels first = pixels(i);
+      if (i + 1 == tiles) {
+        sum<false, kSecondColumns>(first.source, first.source, pairs, sums);
+        store_pixels<kSecondColumns>(sums, height, first.result);
+        continue;
+      }
+      const Pixels second = pixels(i + 1);
+      sum<true, kSecondColumns>(first.source, second.source, pairs, sums);
+      store_pixels<kSecondColumns>(sums, height, first.result);
+      store_pixels<kSecondColumns>(sums + kTileHeight * kBlockWidth<float>, height, second.result);
+    }
+  }
+
+ private:
+  struct Pixels {
+    const float* source;
+    To* result;
+  };
+
+  // Whether the pixels of both axes are those of one.
+  static bool joins(const PixelAxis& inner, const PixelAxis& outer) {
+    return outer.source == inner.count * inner.source && outer.result == inner.count * inner.result;
+  }
+  static void join(PixelAxis& inner, PixelAxis& outer) {
+    if (inner.count == 1) inner = {1, outer.source, outer.result};
+    inner.count *= outer.count;
+    outer.count = 1;
+  }
+
+  // The i-th tile. The last ones of an axis overlap, and store the same results twice.
+  D2L_INLINE Pixels pixels(int64_t i) const {
+    const int64_t column = min(i % columns.tiles() * columns.tile_height(), columns.count - columns.tile_height());
+    const int64_t row = i / columns.tiles() % rows.count, image = i / columns.tiles() / rows.count;
+    return {t.source + column * columns.source + row * rows.source + image * images.source,
+            result + column * columns.result + row * rows.result + image * images.result};
+  }
+
+  template <bool kSecondRows, bool kSecondColumns>
+  D2L_INLINE void sum(const float* first, const float* second, int64_t pairs, float* sums) const {
+    constexpr int64_t kWidth = kSecondColumns ? 2 * kTileColumns : kTileColumns;
+    const int64_t pixel_bytes = columns.source * static_cast<int64_t>(sizeof(float));
+    start_sums<kSecondRows, kSecondColumns>(t.bias);
+    for (int64_t r = 0; r < t.taps_h; ++r) {
+      const float* weights = t.weights + r * t.weight_row;
+      for (int64_t s = 0; s < t.taps_w; ++s) {
+        const int64_t tap = r * t.tap_row + s * t.tap_column;
+        for (int64_t d = tap; d < tap + t.depth; d += pairs, weights += pairs * kWidth) {
+          multiply_tiles<kSecondRows, kSecondColumns>(first + d, second + d, pixel_bytes, weights,
+                                                      kWidth * static_cast<int64_t>(sizeof(float)));
+        }
+      }
+    }
+    store_sums<kSecondRows, kSecondColumns>(sums, sums + kTileHeight * kBlockWidth<float>,
+                                            kBlockWidth<float> * static_cast<int64_t>(sizeof(float)));
+  }
+
+  template <bool kSecondColumns>
+  D2L_INLINE void store_pixels(const float* sums, int64_t count, To* to) const {
+    for (int64_t i = 0; i < count; ++i, sums += kBlockWidth<float>, to += columns.result) {
+      vec_t<float> first = load(sums), second = kSecondColumns ? load(sums + kTileColumns) : vec_t<float>{};
+      if (t.relu) {
+        first = relu<float>(first);
+        second = relu<float>(second);
+      }
+      if constexpr (std::is_same_v<To, float>) {
+        store(to, first);
+        if (kSecondColumns) store(to + kTileColumns, second);
+      } else if (t.streams) {
+        uint16_t* const bits = &to->bits;
+        store_value_streaming<float>(bits, first);
+        if (kSecondColumns) store_value_streaming<float>(bits + kTileColumns, second);
+      } else {
+        _mm512_mask_storeu_epi16(to, static_cast<__mmask32>((uint64_t{1} << channels) - 1),
+                                 (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+      }
+    }
+  }
+};
+#else
+struct TileRegisters {};
+template <typename To>
+struct TilePhase;
+#endif
+
+}  // namespace d2l::cpu::D2L_CPU_CAPABILITY
