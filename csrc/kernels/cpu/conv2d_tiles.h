@@ -53,29 +53,38 @@ struct TilePhase {
 
   template <bool kSecondColumns>
   void run(TileRegisters& registers) const {
-    const int64_t pairs = step(t.depth), height = columns.tile_height(), column_tiles = columns.tiles();
+    const int64_t pairs = step(t.depth), height = columns.tile_height();
     registers.shape(height, height, pairs);
     finish_stores();
-    const int64_t tiles = images.count * rows.count * column_tiles;
+    const int64_t tiles = images.count * rows.count * columns.tiles();
     alignas(64) float sums[2 * kTileHeight * kBlockWidth<float>];
+    Stored stored{};
     for (int64_t i = 0; i < tiles; i += 2) {
       const Pixels first = pixels(i);
-      if (i + 1 == tiles) {
-        sum<false, kSecondColumns>(first.source, first.source, pairs, sums);
-        store_pixels<kSecondColumns>(sums, height, first.result);
-        continue;
+      if (i + 1 < tiles) {
+        const Pixels second = pixels(i + 1);
+        sum<true, kSecondColumns>(first.source, second.source, pairs, sums, stored);
+        stored = {sums, first.result, height, second.result};
+      } else {
+        sum<false, kSecondColumns>(first.source, first.source, pairs, sums, stored);
+        stored = {sums, first.result, height, nullptr};
       }
-      const Pixels second = pixels(i + 1);
-      sum<true, kSecondColumns>(first.source, second.source, pairs, sums);
-      store_pixels<kSecondColumns>(sums, height, first.result);
-      store_pixels<kSecondColumns>(sums + kTileHeight * kBlockWidth<float>, height, second.result);
     }
+    store_pixels<kSecondColumns>(stored, 2 * height);
   }
 
  private:
   struct Pixels {
     const float* source;
     To* result;
+  };
+
+  // Pixels of one or two tiles whose sums are still to become results.
+  struct Stored {
+    const float* sums;
+    To* result;
+    int64_t pixels;
+    To* second;
   };
 
   // Whether the pixels of both axes are those of one.
@@ -96,10 +105,14 @@ struct TilePhase {
             result + column * columns.result + row * rows.result + image * images.result};
   }
 
+  // Adds up a pair of tiles. The results of the pair before it are stored meanwhile, as the products leave the machine
+  // time for that.
   template <bool kSecondRows, bool kSecondColumns>
-  D2L_INLINE void sum(const float* first, const float* second, int64_t pairs, float* sums) const {
+  D2L_INLINE void sum(const float* first, const float* second, int64_t pairs, float* sums, Stored& stored) const {
     constexpr int64_t kWidth = kSecondColumns ? 2 * kTileColumns : kTileColumns;
     const int64_t pixel_bytes = columns.source * static_cast<int64_t>(sizeof(float));
+    const int64_t steps = max(1, t.taps_h * t.taps_w * t.depth / pairs);
+    const int64_t pixels_per_step = ceil_div(2 * columns.tile_height(), steps);
     start_sums<kSecondRows, kSecondColumns>(t.bias);
     for (int64_t r = 0; r < t.taps_h; ++r) {
       const float* weights = t.weights + r * t.weight_row;
@@ -108,32 +121,46 @@ struct TilePhase {
         for (int64_t d = tap; d < tap + t.depth; d += pairs, weights += pairs * kWidth) {
           multiply_tiles<kSecondRows, kSecondColumns>(first + d, second + d, pixel_bytes, weights,
                                                       kWidth * static_cast<int64_t>(sizeof(float)));
+          store_pixels<kSecondColumns>(stored, pixels_per_step);
         }
       }
     }
+    store_pixels<kSecondColumns>(stored, 2 * kTileHeight);
     store_sums<kSecondRows, kSecondColumns>(sums, sums + kTileHeight * kBlockWidth<float>,
                                             kBlockWidth<float> * static_cast<int64_t>(sizeof(float)));
   }
 
+  // Up to `count` more pixels.
   template <bool kSecondColumns>
-  D2L_INLINE void store_pixels(const float* sums, int64_t count, To* to) const {
-    for (int64_t i = 0; i < count; ++i, sums += kBlockWidth<float>, to += columns.result) {
-      vec_t<float> first = load(sums), second = kSecondColumns ? load(sums + kTileColumns) : vec_t<float>{};
-      if (t.relu) {
-        first = relu<float>(first);
-        second = relu<float>(second);
+  D2L_INLINE void store_pixels(Stored& stored, int64_t count) const {
+    for (; count > 0 && stored.pixels > 0; --count) {
+      store_pixel<kSecondColumns>(stored.sums, stored.result);
+      stored.sums += kBlockWidth<float>;
+      stored.result += columns.result;
+      if (--stored.pixels == 0 && stored.second != nullptr) {
+        const int64_t height = columns.tile_height();
+        stored = {stored.sums + (kTileHeight - height) * kBlockWidth<float>, stored.second, height, nullptr};
       }
-      if constexpr (std::is_same_v<To, float>) {
-        store(to, first);
-        if (kSecondColumns) store(to + kTileColumns, second);
-      } else if (t.streams) {
-        uint16_t* const bits = &to->bits;
-        store_value_streaming<float>(bits, first);
-        if (kSecondColumns) store_value_streaming<float>(bits + kTileColumns, second);
-      } else {
-        _mm512_mask_storeu_epi16(to, static_cast<__mmask32>((uint64_t{1} << channels) - 1),
-                                 (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
-      }
+    }
+  }
+
+  template <bool kSecondColumns>
+  D2L_INLINE void store_pixel(const float* sums, To* to) const {
+    vec_t<float> first = load(sums), second = kSecondColumns ? load(sums + kTileColumns) : vec_t<float>{};
+    if (t.relu) {
+      first = relu<float>(first);
+      second = relu<float>(second);
+    }
+    if constexpr (std::is_same_v<To, float>) {
+      store(to, first);
+      if (kSecondColumns) store(to + kTileColumns, second);
+    } else if (t.streams) {
+      uint16_t* const bits = &to->bits;
+      store_value_streaming<float>(bits, first);
+      if (kSecondColumns) store_value_streaming<float>(bits + kTileColumns, second);
+    } else {
+      _mm512_mask_storeu_epi16(to, static_cast<__mmask32>((uint64_t{1} << channels) - 1),
+                               (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
     }
   }
 };
