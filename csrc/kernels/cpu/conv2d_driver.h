@@ -28,7 +28,7 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 // Strips of a task; leaves room for packed weights in an L2 cache of 1 MB.
-constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kStripBytes = (kHasTiles ? 512 : 256) << 10;
 constexpr int64_t kSmallStripBytes = 96 << 10;
 constexpr int64_t kTasksPerThread = 4;
 // Multiply-adds worth a thread.
@@ -104,18 +104,28 @@ struct CorrelationDriver {
     return problem.depth > 0 && problem.depth % kAliased == 0 ? problem.depth + kLanes<T> : problem.depth;
   }
 
+  // Images whose strips lie pixel by pixel side by side, as rows of a tile, where the columns would be few of them.
+  int64_t interleaved_images() const {
+#if defined(__AMX_BF16__)
+    const bool is_copied = columns.low < 0 || rows.low < 0 || columns.grid > 1;
+    if (is_copied && columns.count <= kTileHeight / 2) return min(problem.images, kTileHeight);
+#endif
+    return 1;
+  }
+
   CorrelationBlocking choose_blocking() const {
-    const int64_t threads = max_threads(), budget = strip_bytes();
+    const int64_t threads = max_threads(), budget = strip_bytes(), together = interleaved_images();
     const int64_t wanted = threads > 1 ? threads * kTasksPerThread : 1;
     CorrelationBlocking b{};
-    b.images = b.parts = 1;
+    b.images = together;
+    b.parts = 1;
     b.columns = columns.count;
-    while (b.columns > kTilePixels && task_bytes(1, 1, b.columns) > budget) b.columns = ceil_div(b.columns, 2);
+    while (b.columns > kTilePixels && task_bytes(together, 1, b.columns) > budget) b.columns = ceil_div(b.columns, 2);
     b.rows = 1;
-    const int64_t one = task_bytes(1, 1, b.columns);
-    const int64_t more = max(1, task_bytes(1, 2, b.columns) - one);
+    const int64_t one = task_bytes(together, 1, b.columns);
+    const int64_t more = max(1, task_bytes(together, 2, b.columns) - one);
     b.rows = clamp(1 + (budget - one) / more, 1, rows.count);
-    const int64_t outer = problem.images * problem.groups;
+    const int64_t outer = ceil_div(problem.images, together) * problem.groups;
     // Cut finer to have enough tasks, but keep a few tiles in each.
     const auto cut = [&](int64_t count, int64_t size, int64_t others, int64_t least) {
       const int64_t blocks = max(ceil_div(count, size), min(ceil_div(wanted, others), count / least));
@@ -126,8 +136,8 @@ struct CorrelationDriver {
     b.rows = cut(rows.count, b.rows, outer * b.column_blocks, 2);
     b.row_blocks = ceil_div(rows.count, b.rows);
     if (b.row_blocks * b.column_blocks == 1) {
-      const int64_t fitting = budget / max(1, task_bytes(1, b.rows, b.columns));
-      b.images = clamp(min(fitting, outer / wanted), 1, problem.images);
+      const int64_t fitting = budget / max(1, task_bytes(together, b.rows, b.columns));
+      b.images = min(clamp(min(fitting, outer / wanted), 1, problem.images) * together, problem.images);
     }
     b.image_blocks = ceil_div(problem.images, b.images);
     if (b.tasks(problem.groups) < threads) {
@@ -235,7 +245,10 @@ struct CorrelationDriver {
         static_cast<T*>(workspace(Workspace::task, (source_size + result_size) * static_cast<int64_t>(sizeof(T))));
     Strip<const T> strip{};
     if constexpr (!kWidens) strip = view_of(source, source_box);
-    if (!in_place) strip = copy_strip(source, source_box, scratch, pixel_stride());
+    if (!in_place) {
+      strip = interleaved_images() > 1 ? copy_interleaved(source, source_box, scratch, pixel_stride())
+                                       : copy_strip(source, source_box, scratch, pixel_stride());
+    }
 
     const int64_t blocks = packing.blocks();
     for (int64_t block = part * blocks / blocking.parts; block < (part + 1) * blocks / blocking.parts; ++block) {

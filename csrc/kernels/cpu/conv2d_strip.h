@@ -133,4 +133,26 @@ Strip<const T> copy_strip(const Map<const E>& map, const Box& box, T* to, int64_
   return {to, box.rows * row_stride, row_stride, pixel_stride};
 }
 
+// The same of a NHWC map, but with the images of each pixel side by side.
+template <typename T, typename E>
+Strip<const T> copy_interleaved(const Map<const E>& map, const Box& box, T* to, int64_t pixel_stride) {
+  const Strip<const T> strip{to, pixel_stride, box.columns * box.images * pixel_stride, box.images * pixel_stride};
+  for (int64_t i = 0; i < box.images; ++i) {
+    for (int64_t r = 0; r < box.rows; ++r) {
+      const int64_t h = box.row + r * box.row_grid;
+      T* pixel = to + i * strip.image_stride + r * strip.row_stride;
+      for (int64_t q = 0; q < box.columns; ++q, pixel += strip.pixel_stride) {
+        const int64_t w = box.column + q * box.column_grid;
+        if (h < 0 || h >= map.rows || w < 0 || w >= map.columns) {
+          zero(pixel, map.depth);
+          continue;
+        }
+        const int64_t from = ((box.image + i) * map.rows + h) * map.columns + w;
+        copy_elements(map.data + from * map.channels + map.first_channel, map.depth, pixel);
+      }
+    }
+  }
+  return strip;
+}
+
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY
