@@ -45,8 +45,7 @@ PairedWeight pairs_of_inputs(const Tensor& weight) {
   return {paired_rows(by_taps, taps), {channels / 2 * taps, taps, given.size(3), 1}};
 }
 
-PairedWeight pairs_of_outputs(const Tensor& weight) {
-  const Tensor given = dense(weight);
+PairedWeight pairs_of_outputs(const Tensor& given) {
   const cpu::WeightStrides s = weight_strides(given);
   const int64_t row = given.numel() / given.size(0);
   return {paired_rows(given, row), {row, s.c, s.r, s.s}};
@@ -77,7 +76,14 @@ void bfloat16_conv2d(const Conv2dShape& shape, at::MemoryFormat format, const Te
 void bfloat16_conv2d_input_grad(const Conv2dShape& shape, at::MemoryFormat format, const Tensor& grad_output,
                                 const Tensor& weight, const Tensor& grad_input) {
   if (cpu::conv2d_takes_pairs(shape, layout_of(format), Conv2dPass::input_grad)) {
-    const PairedWeight w = pairs_of_outputs(weight);
+    const Tensor given = dense(weight);
+    const cpu::WeightStrides strides = weight_strides(given);
+    if (strides.c == 1) {
+      cpu::conv2d_input_grad_pairs(shape, elements<BFloat16>(grad_output), elements<BFloat16>(given), strides,
+                                   mutable_elements<BFloat16>(grad_input));
+      return;
+    }
+    const PairedWeight w = pairs_of_outputs(given);
     cpu::conv2d_input_grad_pairs(shape, elements<BFloat16>(grad_output), w.data(), w.strides,
                                  mutable_elements<BFloat16>(grad_input));
     return;

@@ -22,11 +22,11 @@ namespace {
 using PairCorrelation = Correlation<float, float, BFloat16>;
 
 // Pairs travel through the kernel as the bits of a float.
-void run(PairCorrelation problem, const BFloat16* source, const BFloat16Pair* weight) {
+void run(PairCorrelation problem, const BFloat16* source, const void* weight) {
   problem.depth /= 2;
   problem.source_channels /= 2;
   problem.source = reinterpret_cast<const float*>(source);
-  problem.weight = reinterpret_cast<const float*>(weight);
+  problem.weight = static_cast<const float*>(weight);
   D2L_CALL_BFLOAT16(correlate_pairs, problem);
 }
 
@@ -62,12 +62,22 @@ void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_outp
   problem.result = grad_input;
   run(problem, grad_output, weight);
 }
+
+void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_output, const BFloat16* weight,
+                             WeightStrides weight_strides, BFloat16* grad_input) {
+  auto problem = input_grad_problem<PairCorrelation>(shape, Layout::nhwc, weight_strides);
+  problem.weight_pair = weight_strides.k;
+  problem.weight_depth *= 2;
+  problem.result = grad_input;
+  run(problem, grad_output, weight);
+}
 #else
 void pair_rows(const BFloat16*, int64_t, int64_t, BFloat16Pair*) {}
 bool conv2d_takes_pairs(const Conv2dShape&, Layout, Conv2dPass) { return false; }
 void conv2d_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, const float*, BFloat16*,
                   Activation) {}
 void conv2d_input_grad_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, BFloat16*) {}
+void conv2d_input_grad_pairs(const Conv2dShape&, const BFloat16*, const BFloat16*, WeightStrides, BFloat16*) {}
 #endif
 
 }  // namespace d2l::cpu

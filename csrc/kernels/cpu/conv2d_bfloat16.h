@@ -26,4 +26,8 @@ void conv2d_pairs(const Conv2dShape& shape, const BFloat16* input, const BFloat1
 void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_output, const BFloat16Pair* weight,
                              WeightStrides weight_strides, BFloat16* grad_input);
 
+// The same, of the weight itself: its input channels are contiguous, and strides are in values.
+void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_output, const BFloat16* weight,
+                             WeightStrides weight_strides, BFloat16* grad_input);
+
 }  // namespace d2l::cpu

@@ -146,10 +146,15 @@ struct CorrelationDriver {
     return b;
   }
 
+  const T* group_weight(int64_t group) const {
+    if (problem.weight_pair == 0) return problem.weight + group * problem.weight_group;
+    return reinterpret_cast<const T*>(reinterpret_cast<const uint16_t*>(problem.weight) + group * problem.weight_group);
+  }
+
   void pack(T* to) const {
     if (folded) {
       for (int64_t group = 0; group < problem.groups; ++group) {
-        pack_folded(weights, fold, problem.weight + group * problem.weight_group, to + group * packing.group_size());
+        pack_folded(weights, fold, group_weight(group), to + group * packing.group_size());
       }
       return;
     }
@@ -158,7 +163,7 @@ struct CorrelationDriver {
     parallel_for(0, problem.groups * blocks, max(1, kGrain / 8 / max(1, block_size)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t group = i / blocks, block = i % blocks;
-        pack_block(packing, problem.weight + group * problem.weight_group, block,
+        pack_block(packing, group_weight(group), block,
                    to + group * packing.group_size() + packing.block_offset(block));
       }
     });
@@ -477,7 +482,8 @@ void run_correlation(const Correlation<T, From, To>& problem) {
                                 problem.weight_depth,
                                 problem.weight_width,
                                 problem.weight_row,
-                                problem.weight_column};
+                                problem.weight_column,
+                                problem.weight_pair};
   const Fold fold = plan_fold(problem.columns, columns, transposed);
   const bool pixels_adjoin =
       problem.result_layout == Layout::nchw || problem.result_channels == problem.width || columns.phases == 1;

@@ -61,9 +61,9 @@ void pack_folded(const PackedLayout<T>& layout, const Fold& fold, const T* weigh
   for (int64_t r = 0; r < layout.rows.taps; ++r) {
     for (int64_t s = 0; s < layout.columns.taps; ++s) {
       for (int64_t d = 0; d < layout.depth; ++d) {
-        const T* from = weight + r * layout.weight_row + s * layout.weight_column + d * layout.weight_depth;
+        const int64_t from = r * layout.weight_row + s * layout.weight_column + d * layout.weight_depth;
         T* to = packed + folded.row(d, r, 0) * block_width + fold.position(s) * layout.width;
-        for (int64_t k = 0; k < layout.width; ++k) to[k] = from[k * layout.weight_width];
+        for (int64_t k = 0; k < layout.width; ++k) to[k] = weight_element(weight, from + k * layout.weight_width, layout.weight_pair);
       }
     }
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cpu/conv2d_plan.h"
+#include "kernels/cpu/gemm_product.h"
 #include "kernels/cpu/transpose.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -19,6 +20,7 @@ struct PackedLayout {
   int64_t depth, width;
   TapOrder rows, columns;
   int64_t weight_depth, weight_width, weight_row, weight_column;  // element strides of the unpacked weight
+  int64_t weight_pair = 0;                                        // see conv2d_kernel.h
 
   int64_t blocks() const { return ceil_div(width, kBlockWidth<T>); }
   int64_t rows_per_block() const { return rows.taps * columns.taps * depth; }
@@ -84,9 +86,45 @@ D2L_INLINE void packed_rows(const PackedLayout<T>& layout, Run run, int64_t d, i
   }
 }
 
+// The element at an offset of the unpacked weight.
+template <typename T>
+D2L_INLINE T weight_element(const T* weight, int64_t offset, [[maybe_unused]] int64_t pair) {
+#if defined(__AVX512BF16__)
+  if (pair != 0) {
+    const uint16_t* const first = reinterpret_cast<const uint16_t*>(weight) + offset;
+    return Neighbours<T>{first, first + pair, 0xffff}.at(0, 1)[0];
+  }
+#endif
+  return weight[offset];
+}
+
+#if defined(__AVX512BF16__)
+// Packs one block whose pairs do not lie in memory, while the result channels do.
+template <typename T>
+void weave_block(const PackedLayout<T>& layout, const uint16_t* weight, int64_t block, T* packed) {
+  constexpr int64_t kSize = kLanes<T>;
+  const int64_t block_width = layout.block_width(block);
+  const int64_t width = min(block_width, layout.width - block * kBlockWidth<T>);
+  for (int64_t r = 0; r < layout.rows.taps; ++r) {
+    for (int64_t s = 0; s < layout.columns.taps; ++s) {
+      const uint16_t* from = weight + block * kBlockWidth<T> + r * layout.weight_row + s * layout.weight_column;
+      T* to = packed + layout.row(0, r, s) * block_width;
+      for (int64_t d = 0; d < layout.depth; ++d, from += layout.weight_depth, to += block_width) {
+        const Neighbours<T> pairs{from, from + layout.weight_pair, 0xffff};
+        pairs.prefetch(kPrefetchDistance * layout.weight_depth);
+        for (int64_t k = 0; k < block_width; k += kSize) store(to + k, pairs.at(k, clamp(width - k, 0, kSize)));
+      }
+    }
+  }
+}
+#endif
+
 // Packs one block of one group; `weight` points at the group.
 template <typename T>
 void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T* packed) {
+#if defined(__AVX512BF16__)
+  if (layout.weight_pair != 0) return weave_block(layout, reinterpret_cast<const uint16_t*>(weight), block, packed);
+#endif
   constexpr int kSize = kLanes<T>;
   const int64_t block_width = layout.block_width(block);
   const int64_t width = min(block_width, layout.width - block * kBlockWidth<T>);
