@@ -1,6 +1,7 @@
 """Convolutions of bfloat16 maps whose direct kernels read and write them as they are, on the CPU. Widened and rounded a
 strip at a time they have the bits of the same op on float32 copies, rounded once, with every instruction set. Even
-numbers of channels in NHWC are multiplied in pairs where the machine has AVX512-BF16: against float64."""
+numbers of channels in NHWC are multiplied in pairs where the machine has AVX512-BF16, and rows in pairs where it has
+AMX: against float64."""
 
 import pytest
 import torch
@@ -68,6 +69,12 @@ def _given(shape, formats, is_range):
     return (input, weight, _drawn(1, k, seed=2)[0], grad), geometry
 
 
+def _assert_rounded(result, exact):
+    """Sums of float32, rounded once."""
+    error = (result.double() - exact).abs()
+    assert (error <= 2**-8 * exact.abs() + 1e-5 * exact.abs().max()).all()
+
+
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -79,7 +86,10 @@ def test_bits(shape, memory_format, is_range):
     for activation in ("none", "relu", "sigmoid"):
         copies = _results(*[tensor.float() for tensor in given], geometry, activation)
         for result, expected in zip(_results(*given, geometry, activation), copies, strict=True):
-            assert torch.equal(result, expected.bfloat16())
+            if config.cpu_capability() == "amx":
+                _assert_rounded(result, expected.double())
+            else:
+                assert torch.equal(result, expected.bfloat16())
             assert result.stride() == expected.stride()
 
 
@@ -91,8 +101,7 @@ def test_even_channels(shape, weight_format, is_range):
     for activation in ("none", "relu"):
         exact = _results(*[tensor.double() for tensor in given], geometry, activation)
         for result, expected in zip(_results(*given, geometry, activation), exact, strict=True):
-            error = (result.double() - expected).abs()
-            assert (error <= 2**-8 * expected.abs() + 1e-5 * expected.abs().max()).all()
+            _assert_rounded(result, expected)
 
 
 def test_pairs_do_not_reach_beyond_their_pixel():
@@ -111,4 +120,49 @@ def test_large_results_go_past_the_cache(activation):
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert result.numel() * result.element_size() >= 32 << 20
     expected = ops.conv2d_activation(input.float(), weight.float(), None, activation=activation)
-    assert torch.equal(result, expected.bfloat16())
+    if config.cpu_capability() == "amx":
+        _assert_rounded(result, expected.double())
+    else:
+        assert torch.equal(result, expected.bfloat16())
+
+
+# Images, channels, height, width, output channels, kernel, stride, padding, dilation, groups.
+TILE_EDGES = {
+    "1 pixel": (1, 16, 3, 3, 32, 3, 1, 0, 1, 1),
+    "15 columns": (2, 32, 4, 15, 48, 3, 1, 1, 1, 1),
+    "16 columns": (1, 48, 5, 16, 16, 3, 1, 1, 1, 1),
+    "17 columns": (1, 64, 3, 17, 62, 3, 1, 1, 1, 1),
+    "33 columns": (1, 96, 3, 33, 96, 3, 1, 1, 1, 1),
+    "17 rows": (2, 32, 17, 2, 34, 3, 1, 1, 1, 1),
+    "17 small images": (17, 48, 3, 3, 40, 3, 1, 1, 1, 1),
+    "40 small images": (40, 32, 6, 5, 16, 5, 1, 2, 1, 1),
+    "depth of 31 pairs": (3, 62, 6, 20, 62, 3, 1, 1, 1, 1),
+    "no halo": (2, 32, 8, 8, 32, 2, 2, 0, 1, 1),
+    "stride 2 of small images": (20, 64, 6, 6, 48, 3, 2, 1, 1, 1),
+    "groups and dilation": (2, 64, 9, 18, 96, 3, 1, 2, 2, 2),
+    "even rows of taps": (2, 3, 19, 18, 32, 4, 2, 1, 1, 1),
+    "odd channels, dilation": (2, 5, 19, 18, 33, 3, 1, 2, 2, 1),
+    "odd channels, stride 3": (2, 7, 19, 18, 16, 5, 3, 2, 2, 1),
+}
+
+
+@pytest.mark.parametrize("shape", TILE_EDGES.values(), ids=TILE_EDGES)
+def test_tile_edges(shape):
+    given, geometry = _given(shape, [torch.channels_last] * 2, False)
+    exact = _results(*[tensor.double() for tensor in given], geometry, "relu")
+    for result, expected in zip(_results(*given, geometry, "relu"), exact, strict=True):
+        _assert_rounded(result, expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", [*TILE_EDGES.values(), SHAPES["11x11 stem"], SHAPES["7x7 stem"]])
+def test_values_stay_in_their_windows(shape, value):
+    (input, weight, bias, grad), geometry = _given(shape, [torch.channels_last] * 2, False)
+    for tensor in (input, grad):
+        tensor[0, -1, tensor.shape[2] // 2, tensor.shape[3] // 3] = value
+        tensor[-1, 0, -1, -1] = value
+    given = input, weight.abs() + 0.1, bias, grad
+    copies = _results(*[tensor.float() for tensor in given], geometry, "none")
+    for result, expected in zip(_results(*given, geometry, "none"), copies, strict=True):
+        assert torch.equal(result.isnan(), expected.isnan())
+        assert torch.equal(result.isinf(), expected.isinf())

@@ -54,8 +54,9 @@ PairedWeight pairs_of_outputs(const Tensor& given) {
 }  // namespace
 
 bool has_bfloat16_convolution(const Conv2dShape& shape, at::MemoryFormat format, Conv2dPass pass, const Tensor& map) {
-  return map.scalar_type() == at::kBFloat16 &&
-         (cpu::conv2d_takes_bfloat16(shape, pass) || cpu::conv2d_takes_pairs(shape, layout_of(format), pass));
+  if (map.scalar_type() != at::kBFloat16) return false;
+  if (pass == Conv2dPass::forward && cpu::conv2d_takes_row_pairs(shape, layout_of(format))) return true;
+  return cpu::conv2d_takes_bfloat16(shape, pass) || cpu::conv2d_takes_pairs(shape, layout_of(format), pass);
 }
 
 void bfloat16_conv2d(const Conv2dShape& shape, at::MemoryFormat format, const Tensor& input, const Tensor& weight,
@@ -66,6 +67,11 @@ void bfloat16_conv2d(const Conv2dShape& shape, at::MemoryFormat format, const Te
     const PairedWeight w = pairs_of_inputs(weight);
     cpu::conv2d_pairs(shape, elements<BFloat16>(input), w.data(), w.strides, bias32, mutable_elements<BFloat16>(output),
                       activation);
+    return;
+  }
+  if (cpu::conv2d_takes_row_pairs(shape, layout_of(format))) {
+    cpu::conv2d_row_pairs(shape, layout_of(format), elements<BFloat16>(input), elements<BFloat16>(weight),
+                          weight_strides(weight), bias32, mutable_elements<BFloat16>(output), activation);
     return;
   }
   const Tensor w = weight.to(at::kFloat);

@@ -1,5 +1,8 @@
 #include "kernels/cpu/conv2d_bfloat16.h"
 
+#include <numeric>
+#include <vector>
+
 #include "kernels/cpu/conv2d_groups.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_problem.h"
@@ -42,8 +45,47 @@ bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass
   const int64_t depth = is_forward ? shape.group_c() : shape.group_k();
   const int64_t pixel = is_forward ? shape.input_pixel_stride() : shape.output_pixel_stride();
   return pass != Conv2dPass::weight_grad && has_bfloat16_gemm() && layout == Layout::nhwc && depth % 2 == 0 &&
-         pixel % 2 == 0 && !is_product && !conv2d_suits_images(shape, sizeof(float)) &&
+         pixel % 2 == 0 && !is_product &&
+         (capability() == Capability::amx || !conv2d_suits_images(shape, sizeof(float))) &&
          !conv2d_suits_groups(shape, sizeof(float)) && are_pairs_faster(shape, pass);
+}
+
+bool conv2d_takes_row_pairs(const Conv2dShape& s, Layout layout) {
+  const bool has_plain_columns = s.S > 1 && std::gcd(s.stride_w, s.dilation_w) == 1;
+  return has_bfloat16_gemm() && capability() == Capability::amx &&
+         (layout == Layout::nhwc || s.input_pixel_stride() == 1) && s.groups == 1 && s.R > 1 && has_plain_columns &&
+         are_pairs_faster(s, Conv2dPass::forward);
+}
+
+void conv2d_row_pairs(const Conv2dShape& shape, Layout layout, const BFloat16* input, const BFloat16* weight,
+                      WeightStrides weight_strides, const float* bias, BFloat16* output, Activation activation) {
+  const int64_t pairs = (shape.R + 1) / 2;
+  const WeightStrides strides{pairs * shape.S * shape.C, 1, shape.S * shape.C, shape.C};
+  std::vector<BFloat16Pair> paired(static_cast<size_t>(shape.K * strides.k));
+  auto* to = paired.data();
+  for (int64_t k = 0; k < shape.K; ++k) {
+    for (int64_t r = 0; r < shape.R; r += 2) {
+      for (int64_t s = 0; s < shape.S; ++s) {
+        for (int64_t c = 0; c < shape.C; ++c) {
+          const auto value = [&](int64_t row) -> BFloat16Pair {
+            if (row >= shape.R) return 0;
+            return weight[k * weight_strides.k + c * weight_strides.c + row * weight_strides.r + s * weight_strides.s]
+                .bits;
+          };
+          *to++ = value(r) | value(r + 1) << 16;
+        }
+      }
+    }
+  }
+  auto problem = forward_problem<PairCorrelation>(shape, layout, strides);
+  problem.source_layout = Layout::nhwc;
+  problem.source = reinterpret_cast<const float*>(input);
+  problem.weight = reinterpret_cast<const float*>(paired.data());
+  problem.pairs_rows = true;
+  problem.bias = bias;
+  problem.activation = activation;
+  problem.result = output;
+  D2L_CALL_BFLOAT16(correlate_pairs, problem);
 }
 
 void conv2d_pairs(const Conv2dShape& shape, const BFloat16* input, const BFloat16Pair* weight,
@@ -74,6 +116,9 @@ void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_outp
 #else
 void pair_rows(const BFloat16*, int64_t, int64_t, BFloat16Pair*) {}
 bool conv2d_takes_pairs(const Conv2dShape&, Layout, Conv2dPass) { return false; }
+bool conv2d_takes_row_pairs(const Conv2dShape&, Layout) { return false; }
+void conv2d_row_pairs(const Conv2dShape&, Layout, const BFloat16*, const BFloat16*, WeightStrides, const float*,
+                      BFloat16*, Activation) {}
 void conv2d_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, const float*, BFloat16*,
                   Activation) {}
 void conv2d_input_grad_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, BFloat16*) {}

@@ -19,6 +19,14 @@ void pair_rows(const BFloat16* from, int64_t pairs, int64_t values, BFloat16Pair
 // (gemm_bfloat16.h).
 bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass);
 
+// Whether the forward pass multiplies pairs of rows instead, with tiles: of odd channels.
+bool conv2d_takes_row_pairs(const Conv2dShape& shape, Layout layout);
+
+// The weight and its strides are in values.
+void conv2d_row_pairs(const Conv2dShape& shape, Layout layout, const BFloat16* input, const BFloat16* weight,
+                      WeightStrides weight_strides, const float* bias /* [K] or null */, BFloat16* output,
+                      Activation activation);
+
 void conv2d_pairs(const Conv2dShape& shape, const BFloat16* input, const BFloat16Pair* weight,
                   WeightStrides weight_strides, const float* bias /* [K] or null */, BFloat16* output,
                   Activation activation);

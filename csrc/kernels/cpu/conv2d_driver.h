@@ -87,11 +87,15 @@ struct CorrelationDriver {
   }
 
   int64_t task_bytes(int64_t image_count, int64_t row_count, int64_t column_count) const {
-    const int64_t source = rows.strip_size(row_count) * columns.strip_size(column_count) * pixel_stride();
+    const int64_t source =
+        rows.strip_size(row_count) * rows_of_pairs() * columns.strip_size(column_count) * pixel_stride();
     const int64_t result =
         copies_result() ? row_count * rows.phases * tile_columns(column_count) * packing.block_width(0) : 0;
     return image_count * (source + result) * static_cast<int64_t>(sizeof(T));
   }
+
+  // Strips of row pairs hold each row twice if there is an odd one of taps: with its neighbour, and with zeros.
+  int64_t rows_of_pairs() const { return problem.pairs_rows && problem.rows.taps % 2 == 1 ? 2 : 1; }
 
   // Without a halo small strips cost nothing, and stay in the L1 cache from one block of channels to the next.
   int64_t strip_bytes() const {
@@ -108,7 +112,7 @@ struct CorrelationDriver {
   int64_t interleaved_images() const {
 #if defined(__AMX_BF16__)
     const bool is_copied = columns.low < 0 || rows.low < 0 || columns.grid > 1;
-    if (is_copied && columns.count <= kTileHeight / 2) return min(problem.images, kTileHeight);
+    if (is_copied && !problem.pairs_rows && columns.count <= kTileHeight / 2) return min(problem.images, kTileHeight);
 #endif
     return 1;
   }
@@ -229,7 +233,8 @@ struct CorrelationDriver {
                          columns.strip_begin(column),
                          columns.strip_size(column_count),
                          columns.grid};
-    const bool in_place = !kWidens && source.layout == Layout::nhwc && is_inside(source, source_box);
+    const bool in_place =
+        !kWidens && !problem.pairs_rows && source.layout == Layout::nhwc && is_inside(source, source_box);
 
     // Of the result: all phases together.
     const Box result_box{image,
@@ -242,7 +247,9 @@ struct CorrelationDriver {
                          1};
 
     const int64_t source_size =
-        in_place ? 0 : strip_elements<T>(image_count * source_box.rows * source_box.columns * pixel_stride());
+        in_place
+            ? 0
+            : strip_elements<T>(image_count * source_box.rows * rows_of_pairs() * source_box.columns * pixel_stride());
     const int64_t result_columns = folded ? source_box.columns : result_box.columns;
     const int64_t result_size =
         copies_result() ? image_count * result_box.rows * result_columns * packing.block_width(0) + kBlockWidth<T> : 0;
@@ -251,8 +258,13 @@ struct CorrelationDriver {
     Strip<const T> strip{};
     if constexpr (!kWidens) strip = view_of(source, source_box);
     if (!in_place) {
-      strip = interleaved_images() > 1 ? copy_interleaved(source, source_box, scratch, pixel_stride())
-                                       : copy_strip(source, source_box, scratch, pixel_stride());
+#if defined(__AVX512BF16__)
+      if (problem.pairs_rows) {
+        strip = copy_row_pairs(source, source_box, rows.step, rows.stride, rows_of_pairs(), scratch);
+      } else
+#endif
+        strip = interleaved_images() > 1 ? copy_interleaved(source, source_box, scratch, pixel_stride())
+                                         : copy_strip(source, source_box, scratch, pixel_stride());
     }
 
     const int64_t blocks = packing.blocks();
@@ -403,9 +415,10 @@ struct CorrelationDriver {
             strip.data + row_phase.strip_offset * strip.row_stride + column_phase.strip_offset * strip.pixel_stride;
         t.source_row = rows.stride * strip.row_stride;
         t.source_pixel = columns.stride * strip.pixel_stride;
-        t.taps_h = row_phase.taps;
+        t.taps_h = problem.pairs_rows ? ceil_div(row_phase.taps, 2) : row_phase.taps;
         t.taps_w = column_phase.taps;
-        t.tap_row = rows.step * strip.row_stride;
+        t.tap_row = rows.step * strip.row_stride * (problem.pairs_rows ? 2 : 1);
+        t.last_tap_row = rows_of_pairs() > 1 ? strip.row_stride / 2 : 0;
         t.tap_column = columns.step * strip.pixel_stride;
         t.depth = problem.depth;
         t.weights = block_weights +
@@ -475,19 +488,21 @@ template <typename T, typename From, typename To>
 void run_correlation(const Correlation<T, From, To>& problem) {
   const bool transposed = problem.transposed;
   const AxisPlan rows = plan_axis(problem.rows, transposed), columns = plan_axis(problem.columns, transposed);
-  const PackedLayout<T> weights{problem.depth,
-                                problem.width,
-                                tap_order(problem.rows, transposed),
-                                tap_order(problem.columns, transposed),
-                                problem.weight_depth,
-                                problem.weight_width,
-                                problem.weight_row,
-                                problem.weight_column,
-                                problem.weight_pair};
+  const PackedLayout<T> weights{
+      problem.depth,
+      problem.width,
+      problem.pairs_rows ? TapOrder{ceil_div(problem.rows.taps, 2), 1, false} : tap_order(problem.rows, transposed),
+      tap_order(problem.columns, transposed),
+      problem.weight_depth,
+      problem.weight_width,
+      problem.weight_row,
+      problem.weight_column,
+      problem.weight_pair};
   const Fold fold = plan_fold(problem.columns, columns, transposed);
   const bool pixels_adjoin =
       problem.result_layout == Layout::nchw || problem.result_channels == problem.width || columns.phases == 1;
-  const bool folded = pixels_adjoin && is_worth_folding(problem.columns, columns, fold, weights);
+  const bool folded = pixels_adjoin && !problem.pairs_rows &&
+                      is_worth_folding(problem.columns, columns, fold, weights, kHasTiles ? 20 : 3);
   CorrelationDriver<T, From, To> driver{
       problem, rows,    columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
       {},      nullptr, false};

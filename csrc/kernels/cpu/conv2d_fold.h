@@ -32,17 +32,18 @@ inline Fold plan_fold(const CorrelationAxis& axis, const AxisPlan& plan, bool tr
   return {ceil_div(axis.taps + shift, plan.phases), plan.phases, plan.step, shift, transposed};
 }
 
-// Whether folding saves more multiply-adds than the additions afterwards cost, all counted in vectors per group.
+// Whether folding saves more multiply-adds than the additions afterwards cost, all counted in vectors per group. An
+// addition takes as long as so many multiply-adds.
 template <typename T>
 D2L_INLINE bool is_worth_folding(const CorrelationAxis& axis, const AxisPlan& plan, const Fold& fold,
-                                 const PackedLayout<T>& layout) {
+                                 const PackedLayout<T>& layout, int64_t addition) {
   if (plan.stride != 1 || axis.taps == 1 || fold.terms * fold.phases * layout.width > kBlockWidth<T>) return false;
   if (fold.phases > 1 && (axis.dilation > 1 || axis.result < fold.phases || fold.phases * layout.width > kLanes<T>)) {
     return false;
   }
   const int64_t products = layout.rows.taps * layout.depth / layout.rows.period;
   const int64_t saved = products * (axis.taps - ceil_div(fold.terms * fold.phases * layout.width, kLanes<T>));
-  return saved > 3 * fold.terms;
+  return saved > addition * fold.terms;
 }
 
 // The layout whose one block holds a row of taps in its lanes. Its column order has one tap.
@@ -63,7 +64,8 @@ void pack_folded(const PackedLayout<T>& layout, const Fold& fold, const T* weigh
       for (int64_t d = 0; d < layout.depth; ++d) {
         const int64_t from = r * layout.weight_row + s * layout.weight_column + d * layout.weight_depth;
         T* to = packed + folded.row(d, r, 0) * block_width + fold.position(s) * layout.width;
-        for (int64_t k = 0; k < layout.width; ++k) to[k] = weight_element(weight, from + k * layout.weight_width, layout.weight_pair);
+        for (int64_t k = 0; k < layout.width; ++k)
+          to[k] = weight_element(weight, from + k * layout.weight_width, layout.weight_pair);
       }
     }
   }

@@ -32,9 +32,12 @@ struct Correlation {
   Activation activation;                                                        // of the sums
   To* result;
   Progress progress;  // forward
-  // Of pairs of bfloat16 that do not lie in memory: from the first value to the second; all strides of the weight are in
-  // values then, and weight_width is 1.
+  // Of pairs of bfloat16 that do not lie in memory: from the first value to the second; all strides of the weight are
+  // in values then, and weight_width is 1.
   int64_t weight_pair;
+  // The source is bfloat16. Pairs are of rows that neighbouring taps meet, and rows of taps are half as many in the
+  // weight; an odd last one is paired with zeros. Forward only.
+  bool pairs_rows;
 };
 
 // Sum over images and pixels of grad_output (width channels) times the window of input (depth channels) under it.

@@ -23,6 +23,7 @@ struct TileArguments {
   int64_t source_row, source_pixel;  // strides between pixels of the tile
   int64_t taps_h, taps_w;
   int64_t tap_row, tap_column;  // source strides between taps
+  int64_t last_tap_row;         // added for the last row of taps
   int64_t depth;                // contiguous source elements per tap
   const T* weights;
   int64_t weight_row;  // stride between rows of taps; within one, taps are contiguous

@@ -155,4 +155,56 @@ Strip<const T> copy_interleaved(const Map<const E>& map, const Box& box, T* to, 
   return strip;
 }
 
+#if defined(__AVX512BF16__)
+// Values of two rows, or of null for zeros, side by side.
+template <typename T>
+D2L_INLINE void weave_values(const uint16_t* first, const uint16_t* second, int64_t count, T* to) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    const auto lanes = static_cast<__mmask16>((1u << min(count - i, kLanes<T>)) - 1);
+    const auto widened = [&](const uint16_t* row) D2L_INLINE_LAMBDA {
+      const auto mask = row == nullptr ? __mmask16{0} : lanes;
+      return _mm512_maskz_cvtepu16_epi32(mask, _mm256_maskz_loadu_epi16(mask, row + i));
+    };
+    const __m512i low = widened(first), high = widened(second);
+    _mm512_mask_storeu_epi32(to + i, lanes,
+                             _mm512_maskz_or_epi32(lanes, low, _mm512_maskz_slli_epi32(lanes, high, 16)));
+  }
+}
+
+// The box of a NHWC map of bfloat16 as pairs of the values of each row and of the one `step` after it; with two
+// `forms`, the pairs of the row and zeros follow them. Of an even stride, odd rows are not read, and are left out.
+template <typename T>
+Strip<const T> copy_row_pairs(const Map<const T>& map, const Box& box, int64_t step, int64_t stride, int64_t forms,
+                              T* to) {
+  const int64_t row_size = box.columns * map.depth;
+  const int64_t begin = clamp(-box.column, 0, box.columns);
+  const int64_t end = clamp(map.columns - box.column, begin, box.columns);
+  const bool is_run = map.depth == map.channels;
+  const int64_t runs = is_run ? 1 : end - begin, run = is_run ? (end - begin) * map.depth : map.depth;
+  for (int64_t i = 0; i < box.images; ++i) {
+    const auto row_at = [&](int64_t r) -> const uint16_t* {
+      const int64_t h = box.row + r * box.row_grid;
+      if (h < 0 || h >= map.rows) return nullptr;
+      return reinterpret_cast<const uint16_t*>(map.data) +
+             (((box.image + i) * map.rows + h) * map.columns + box.column + begin) * map.channels + map.first_channel;
+    };
+    for (int64_t r = 0; r < box.rows; r += stride % 2 == 0 ? 2 : 1) {
+      for (int64_t form = 0; form < forms; ++form) {
+        T* row = to + ((i * box.rows + r) * forms + form) * row_size;
+        const uint16_t* const first = row_at(r);
+        const uint16_t* const second = form == 0 ? row_at(r + step) : nullptr;
+        zero(row, begin * map.depth);
+        for (int64_t q = 0; q < runs; ++q) {
+          const int64_t from = q * map.channels;
+          weave_values(first == nullptr ? first : first + from, second == nullptr ? second : second + from, run,
+                       row + begin * map.depth + q * run);
+        }
+        zero(row + end * map.depth, (box.columns - end) * map.depth);
+      }
+    }
+  }
+  return {to, box.rows * forms * row_size, forms * row_size, map.depth};
+}
+#endif
+
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -117,7 +117,7 @@ struct TilePhase {
     for (int64_t r = 0; r < t.taps_h; ++r) {
       const float* weights = t.weights + r * t.weight_row;
       for (int64_t s = 0; s < t.taps_w; ++s) {
-        const int64_t tap = r * t.tap_row + s * t.tap_column;
+        const int64_t tap = r * t.tap_row + s * t.tap_column + (r + 1 == t.taps_h ? t.last_tap_row : 0);
         for (int64_t d = tap; d < tap + t.depth; d += pairs, weights += pairs * kWidth) {
           multiply_tiles<kSecondRows, kSecondColumns>(first + d, second + d, pixel_bytes, weights,
                                                       kWidth * static_cast<int64_t>(sizeof(float)));
