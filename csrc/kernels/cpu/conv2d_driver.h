@@ -102,10 +102,12 @@ struct CorrelationDriver {
     return rows.span <= rows.stride && columns.span <= columns.stride ? kSmallStripBytes : kStripBytes;
   }
 
+  int64_t padded_depth() const { return problem.depth + packing.padding; }
+
   // Of copied strips. Pixels a multiple of 2 KB apart would compete for a few sets of the L1 cache.
   int64_t pixel_stride() const {
     constexpr int64_t kAliased = 2048 / sizeof(T);
-    return problem.depth > 0 && problem.depth % kAliased == 0 ? problem.depth + kLanes<T> : problem.depth;
+    return padded_depth() > 0 && padded_depth() % kAliased == 0 ? padded_depth() + kLanes<T> : padded_depth();
   }
 
   // Images whose strips lie pixel by pixel side by side, as rows of a tile, where the columns would be few of them.
@@ -233,8 +235,8 @@ struct CorrelationDriver {
                          columns.strip_begin(column),
                          columns.strip_size(column_count),
                          columns.grid};
-    const bool in_place =
-        !kWidens && !problem.pairs_rows && source.layout == Layout::nhwc && is_inside(source, source_box);
+    const bool in_place = !kWidens && !problem.pairs_rows && packing.padding == 0 && source.layout == Layout::nhwc &&
+                          is_inside(source, source_box);
 
     // Of the result: all phases together.
     const Box result_box{image,
@@ -420,10 +422,10 @@ struct CorrelationDriver {
         t.tap_row = rows.step * strip.row_stride * (problem.pairs_rows ? 2 : 1);
         t.last_tap_row = rows_of_pairs() > 1 ? strip.row_stride / 2 : 0;
         t.tap_column = columns.step * strip.pixel_stride;
-        t.depth = problem.depth;
+        t.depth = padded_depth();
         t.weights = block_weights +
-                    (row_phase.first_tap * packing.columns.taps + column_phase.first_tap) * problem.depth * block_width;
-        t.weight_row = packing.columns.taps * problem.depth * block_width;
+                    (row_phase.first_tap * packing.columns.taps + column_phase.first_tap) * t.depth * block_width;
+        t.weight_row = packing.columns.taps * t.depth * block_width;
         t.bias = bias;
         t.relu = has_relu_tiles();
         t.result_row = rows.phases * result.row_stride;
@@ -506,6 +508,13 @@ void run_correlation(const Correlation<T, From, To>& problem) {
   CorrelationDriver<T, From, To> driver{
       problem, rows,    columns, weights, fold, folded, folded ? folded_layout(weights, fold) : weights,
       {},      nullptr, false};
+#if defined(__AMX_BF16__)
+  if (!problem.pairs_rows) {
+    const TapOrder& taps = driver.packing.columns;
+    const bool taps_adjoin = columns.step == 1 && driver.interleaved_images() == 1;
+    driver.packing.padding = depth_padding(problem.depth, ceil_div(taps.taps, taps.period), taps_adjoin);
+  }
+#endif
   driver.streams = driver.is_streamed();
   driver.blocking = driver.choose_blocking();
   const int64_t packed_size = problem.groups * driver.packing.group_size();

@@ -21,9 +21,10 @@ struct PackedLayout {
   TapOrder rows, columns;
   int64_t weight_depth, weight_width, weight_row, weight_column;  // element strides of the unpacked weight
   int64_t weight_pair = 0;                                        // see conv2d_kernel.h
+  int64_t padding = 0;                                            // rows of zeros behind those of the depth
 
   int64_t blocks() const { return ceil_div(width, kBlockWidth<T>); }
-  int64_t rows_per_block() const { return rows.taps * columns.taps * depth; }
+  int64_t rows_per_block() const { return rows.taps * columns.taps * (depth + padding); }
   int64_t block_width(int64_t block) const {
     return width - block * kBlockWidth<T> > kLanes<T> ? kBlockWidth<T> : kLanes<T>;
   }
@@ -32,7 +33,7 @@ struct PackedLayout {
 
   // The packed row of element (d, r, s).
   D2L_INLINE int64_t row(int64_t d, int64_t r, int64_t s) const {
-    return (rows.position(r) * columns.taps + columns.position(s)) * depth + d;
+    return (rows.position(r) * columns.taps + columns.position(s)) * (depth + padding) + d;
   }
 };
 
@@ -122,6 +123,10 @@ void weave_block(const PackedLayout<T>& layout, const uint16_t* weight, int64_t 
 // Packs one block of one group; `weight` points at the group.
 template <typename T>
 void pack_block(const PackedLayout<T>& layout, const T* weight, int64_t block, T* packed) {
+  for (int64_t tap = 0; layout.padding > 0 && tap < layout.rows.taps * layout.columns.taps; ++tap) {
+    const int64_t first = tap * (layout.depth + layout.padding) + layout.depth, width = layout.block_width(block);
+    __builtin_memset(packed + first * width, 0, static_cast<size_t>(layout.padding * width) * sizeof(T));
+  }
 #if defined(__AVX512BF16__)
   if (layout.weight_pair != 0) return weave_block(layout, reinterpret_cast<const uint16_t*>(weight), block, packed);
 #endif

@@ -76,6 +76,13 @@ D2L_INLINE void copy_run(const E* from, int64_t count, T* to) {
   }
 }
 
+// One pixel, and zeros up to the next, which belong to it if the depth is padded.
+template <typename T, typename E>
+D2L_INLINE void copy_pixel(const E* from, int64_t depth, T* to, int64_t pixel_stride) {
+  copy_elements(from, depth, to);
+  if (pixel_stride > depth) zero(to + depth, pixel_stride - depth);
+}
+
 // `columns` pixels of one row, all inside the map, starting at its element `from` of the first channel. Up to
 // kLanes elements after them are overwritten.
 template <typename T, typename E>
@@ -100,7 +107,7 @@ void copy_pixels(const Map<const E>& map, const E* from, int64_t columns, int64_
     constexpr int64_t kLine = kLineBytes / static_cast<int64_t>(sizeof(E));
     for (int64_t q = 0; q < columns; ++q) {
       for (int64_t c = 0; c < map.depth; c += kLine) __builtin_prefetch(from + (q + kPixelsAhead) * pixel + c);
-      copy_elements(from + q * pixel, map.depth, to + q * pixel_stride);
+      copy_pixel(from + q * pixel, map.depth, to + q * pixel_stride, pixel_stride);
     }
   }
 }
@@ -144,11 +151,11 @@ Strip<const T> copy_interleaved(const Map<const E>& map, const Box& box, T* to, 
       for (int64_t q = 0; q < box.columns; ++q, pixel += strip.pixel_stride) {
         const int64_t w = box.column + q * box.column_grid;
         if (h < 0 || h >= map.rows || w < 0 || w >= map.columns) {
-          zero(pixel, map.depth);
+          zero(pixel, pixel_stride);
           continue;
         }
         const int64_t from = ((box.image + i) * map.rows + h) * map.columns + w;
-        copy_elements(map.data + from * map.channels + map.first_channel, map.depth, pixel);
+        copy_pixel(map.data + from * map.channels + map.first_channel, map.depth, pixel, pixel_stride);
       }
     }
   }

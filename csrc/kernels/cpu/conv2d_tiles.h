@@ -2,8 +2,9 @@
 // sources.
 //
 // Pixels of the result that follow one another along an axis are the rows of a tile: their sources lie one stride apart
-// in the strip, whatever the stride of the convolution. Two tiles of pixels by two of channels share what they load,
-// while all taps and channels of the source stream past.
+// in the strip, whatever the stride of the convolution. Where rows of the strip follow one another as well, tiles may
+// run on from row to row, over the halo, whose sums are dropped. Two tiles of pixels by two of channels share what they
+// load, while all taps and channels of the source stream past.
 #pragma once
 
 #include "kernels/cpu/amx.h"
@@ -20,6 +21,22 @@ struct PixelAxis {
   int64_t tile_height() const { return ceil_div(count, tiles()); }
 };
 
+// Pairs of a step: they divide the contiguous ones of a tap.
+inline int64_t tile_step(int64_t depth) {
+  int64_t pairs = min(depth, kTilePairs);
+  while (depth % pairs != 0) --pairs;
+  return pairs;
+}
+
+// Zeros to add to the pairs of a tap, where they have no good divisor, nor have those of a row of taps that follow one
+// another.
+inline int64_t depth_padding(int64_t depth, int64_t taps, bool taps_adjoin) {
+  if (depth == 0) return 0;
+  const int64_t run = taps_adjoin ? depth * taps : depth;
+  const int64_t steps = depth * taps / tile_step(run), fewest = ceil_div(depth, kTilePairs);
+  return 4 * steps > 5 * fewest * taps ? fewest * ceil_div(depth, fewest) - depth : 0;
+}
+
 // One block of channels and all pixels of a phase. Where the results are bfloat16, the sums are rounded.
 template <typename To>
 struct TilePhase {
@@ -28,15 +45,13 @@ struct TilePhase {
   To* result;
   int64_t channels;  // to store, of the block
 
-  // Pairs of a step: they divide the contiguous ones of a tap.
-  static int64_t step(int64_t depth) {
-    int64_t pairs = min(depth, kTilePairs);
-    while (depth % pairs != 0) --pairs;
-    return pairs;
-  }
+  // Of tiles that run on from row to row: columns of the strip and of the result, and the way to the next row of the
+  // result from behind a row of the strip.
+  int64_t pitch = kNoRows, kept = kNoRows, next_row = 0;
 
   // Tiles want many rows, else products wait for one another.
   void choose_rows_of_tiles() {
+    constexpr int64_t kEnough = 13;
     if (images.count == 1 || rows.count == 1) join(rows, images);
     if (joins(rows, images)) join(rows, images);
     if (joins(columns, rows)) {
@@ -44,7 +59,11 @@ struct TilePhase {
       rows = images;
       images.count = 1;
     }
-    constexpr int64_t kEnough = 13;
+    if (images.source < columns.source && images.tile_height() >= kEnough - 1) {  // side by side in the strip
+      std::swap(columns, images);
+      return;
+    }
+    run_on();
     for (PixelAxis* other : {&rows, &images}) {
       const int64_t height = columns.tile_height();
       if (height < kEnough && other->tile_height() >= height + height / 4 + 1) std::swap(columns, *other);
@@ -53,7 +72,7 @@ struct TilePhase {
 
   template <bool kSecondColumns>
   void run(TileRegisters& registers) const {
-    const int64_t pairs = step(t.depth), height = columns.tile_height();
+    const int64_t pairs = tile_step(t.depth), height = columns.tile_height();
     registers.shape(height, height, pairs);
     finish_stores();
     const int64_t tiles = images.count * rows.count * columns.tiles();
@@ -64,27 +83,29 @@ struct TilePhase {
       if (i + 1 < tiles) {
         const Pixels second = pixels(i + 1);
         sum<true, kSecondColumns>(first.source, second.source, pairs, sums, stored);
-        stored = {sums, first.result, height, second.result};
+        stored = {sums, height, first, second};
       } else {
         sum<false, kSecondColumns>(first.source, first.source, pairs, sums, stored);
-        stored = {sums, first.result, height, nullptr};
+        stored = {sums, height, first, {}};
       }
     }
     store_pixels<kSecondColumns>(stored, 2 * height);
   }
 
  private:
+  static constexpr int64_t kNoRows = int64_t{1} << 62;
+
   struct Pixels {
     const float* source;
     To* result;
+    int64_t column;  // the first one, in its row of the strip
   };
 
   // Pixels of one or two tiles whose sums are still to become results.
   struct Stored {
     const float* sums;
-    To* result;
-    int64_t pixels;
-    To* second;
+    int64_t count;
+    Pixels pixels, second;
   };
 
   // Whether the pixels of both axes are those of one.
@@ -97,12 +118,27 @@ struct TilePhase {
     outer.count = 1;
   }
 
+  void run_on() {
+    if (columns.count == 1 || rows.source % columns.source != 0) return;
+    const int64_t width = rows.source / columns.source;
+    if (width < columns.count) return;
+    const PixelAxis run{(rows.count - 1) * width + columns.count, columns.source, columns.result};
+    if (run.tiles() * 16 > rows.count * columns.tiles() * 15) return;
+    pitch = width;
+    kept = columns.count;
+    next_row = rows.result - width * columns.result;
+    columns = run;
+    rows = images;
+    images.count = 1;
+  }
+
   // The i-th tile. The last ones of an axis overlap, and store the same results twice.
   D2L_INLINE Pixels pixels(int64_t i) const {
     const int64_t column = min(i % columns.tiles() * columns.tile_height(), columns.count - columns.tile_height());
     const int64_t row = i / columns.tiles() % rows.count, image = i / columns.tiles() / rows.count;
     return {t.source + column * columns.source + row * rows.source + image * images.source,
-            result + column * columns.result + row * rows.result + image * images.result};
+            result + column * columns.result + column / pitch * next_row + row * rows.result + image * images.result,
+            column % pitch};
   }
 
   // Adds up a pair of tiles. The results of the pair before it are stored meanwhile, as the products leave the machine
@@ -133,13 +169,18 @@ struct TilePhase {
   // Up to `count` more pixels.
   template <bool kSecondColumns>
   D2L_INLINE void store_pixels(Stored& stored, int64_t count) const {
-    for (; count > 0 && stored.pixels > 0; --count) {
-      store_pixel<kSecondColumns>(stored.sums, stored.result);
+    for (; count > 0 && stored.count > 0; --count) {
+      Pixels& pixels = stored.pixels;
+      if (pixels.column < kept) store_pixel<kSecondColumns>(stored.sums, pixels.result);
       stored.sums += kBlockWidth<float>;
-      stored.result += columns.result;
-      if (--stored.pixels == 0 && stored.second != nullptr) {
+      pixels.result += columns.result;
+      if (++pixels.column == pitch) {
+        pixels.column = 0;
+        pixels.result += next_row;
+      }
+      if (--stored.count == 0 && stored.second.result != nullptr) {
         const int64_t height = columns.tile_height();
-        stored = {stored.sums + (kTileHeight - height) * kBlockWidth<float>, stored.second, height, nullptr};
+        stored = {stored.sums + (kTileHeight - height) * kBlockWidth<float>, height, stored.second, {}};
       }
     }
   }
