@@ -142,7 +142,7 @@ struct CorrelationDriver {
     b.rows = cut(rows.count, b.rows, outer * b.column_blocks, 2);
     b.row_blocks = ceil_div(rows.count, b.rows);
     if (b.row_blocks * b.column_blocks == 1) {
-      const int64_t fitting = budget / max(1, task_bytes(together, b.rows, b.columns));
+      const int64_t fitting = (kHasTiles ? kSmallStripBytes : budget) / max(1, task_bytes(together, b.rows, b.columns));
       b.images = min(clamp(min(fitting, outer / wanted), 1, problem.images) * together, problem.images);
     }
     b.image_blocks = ceil_div(problem.images, b.images);
