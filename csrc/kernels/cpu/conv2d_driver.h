@@ -160,7 +160,7 @@ struct CorrelationDriver {
   void pack(T* to) const {
     if (folded) {
       for (int64_t group = 0; group < problem.groups; ++group) {
-        pack_folded(weights, fold, group_weight(group), to + group * packing.group_size());
+        pack_folded(weights, packing, fold, group_weight(group), to + group * packing.group_size());
       }
       return;
     }

@@ -55,8 +55,8 @@ D2L_INLINE PackedLayout<T> folded_layout(PackedLayout<T> layout, const Fold& fol
 }
 
 template <typename T>
-void pack_folded(const PackedLayout<T>& layout, const Fold& fold, const T* weight, T* packed) {
-  const PackedLayout<T> folded = folded_layout(layout, fold);
+void pack_folded(const PackedLayout<T>& layout, const PackedLayout<T>& folded, const Fold& fold, const T* weight,
+                 T* packed) {
   const int64_t block_width = folded.block_width(0);
   zero(packed, folded.group_size());
   for (int64_t r = 0; r < layout.rows.taps; ++r) {
