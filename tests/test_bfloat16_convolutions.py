@@ -142,6 +142,7 @@ TILE_EDGES = {
     "groups of 22 pairs": (2, 88, 9, 10, 44, 3, 1, 1, 1, 2),
     "no halo": (2, 32, 8, 8, 32, 2, 2, 0, 1, 1),
     "stride 2 of small images": (20, 64, 6, 6, 48, 3, 2, 1, 1, 1),
+    "stride 3 of small images": (40, 16, 9, 9, 32, 3, 3, 0, 1, 1),
     "groups and dilation": (2, 64, 9, 18, 96, 3, 1, 2, 2, 2),
     "even rows of taps": (2, 3, 19, 18, 32, 4, 2, 1, 1, 1),
     "odd channels, dilation": (2, 5, 19, 18, 33, 3, 1, 2, 2, 1),

@@ -63,7 +63,7 @@ struct TilePhase {
       std::swap(columns, images);
       return;
     }
-    run_on();
+    if (runs_on()) return;
     for (PixelAxis* other : {&rows, &images}) {
       const int64_t height = columns.tile_height();
       if (height < kEnough && other->tile_height() >= height + height / 4 + 1) std::swap(columns, *other);
@@ -118,18 +118,20 @@ struct TilePhase {
     outer.count = 1;
   }
 
-  void run_on() {
-    if (columns.count == 1 || rows.source % columns.source != 0) return;
+  // Joins rows and columns if that makes fewer tiles.
+  bool runs_on() {
+    if (columns.count == 1 || rows.source % columns.source != 0) return false;
     const int64_t width = rows.source / columns.source;
-    if (width < columns.count) return;
+    if (width < columns.count) return false;
     const PixelAxis run{(rows.count - 1) * width + columns.count, columns.source, columns.result};
-    if (run.tiles() * 16 > rows.count * columns.tiles() * 15) return;
+    if (run.tiles() * 16 > rows.count * columns.tiles() * 15) return false;
     pitch = width;
     kept = columns.count;
     next_row = rows.result - width * columns.result;
     columns = run;
     rows = images;
     images.count = 1;
+    return true;
   }
 
   // The i-th tile. The last ones of an axis overlap, and store the same results twice.
