@@ -110,11 +110,11 @@ struct CorrelationDriver {
     return padded_depth() > 0 && padded_depth() % kAliased == 0 ? padded_depth() + kLanes<T> : padded_depth();
   }
 
-  // Images whose strips lie pixel by pixel side by side, as rows of a tile, where the columns would be few of them.
+  // Images in a strip to be the rows of a tile, where the columns would be few. In a copied strip their pixels lie side
+  // by side.
   int64_t interleaved_images() const {
 #if defined(__AMX_BF16__)
-    const bool is_copied = columns.low < 0 || rows.low < 0 || columns.grid > 1;
-    if (is_copied && !problem.pairs_rows && columns.count <= kTileHeight / 2) return min(problem.images, kTileHeight);
+    if (!problem.pairs_rows && columns.count <= kTileHeight / 2) return min(problem.images, kTileHeight);
 #endif
     return 1;
   }

@@ -51,7 +51,6 @@ struct TilePhase {
 
   // Tiles want many rows, else products wait for one another.
   void choose_rows_of_tiles() {
-    constexpr int64_t kEnough = 13;
     if (images.count == 1 || rows.count == 1) join(rows, images);
     if (joins(rows, images)) join(rows, images);
     if (joins(columns, rows)) {
@@ -94,6 +93,7 @@ struct TilePhase {
 
  private:
   static constexpr int64_t kNoRows = int64_t{1} << 62;
+  static constexpr int64_t kEnough = 13;  // rows of a tile
 
   struct Pixels {
     const float* source;
@@ -122,9 +122,11 @@ struct TilePhase {
   bool runs_on() {
     if (columns.count == 1 || rows.source % columns.source != 0) return false;
     const int64_t width = rows.source / columns.source;
-    if (width < columns.count) return false;
+    if (width < columns.count || 2 * columns.count <= width) return false;
     const PixelAxis run{(rows.count - 1) * width + columns.count, columns.source, columns.result};
     if (run.tiles() * 16 > rows.count * columns.tiles() * 15) return false;
+    // Images may fill the rows of a tile better.
+    if (rows.count * columns.count < min(images.count, kEnough - 1) * run.tiles()) return false;
     pitch = width;
     kept = columns.count;
     next_row = rows.result - width * columns.result;
