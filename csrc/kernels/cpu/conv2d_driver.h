@@ -181,13 +181,14 @@ struct CorrelationDriver {
                                   packing.rows_per_block() * max(kLanes<T>, problem.width);
     const int64_t grain = max(1, kGrain / max(1, multiply_adds / tasks));
     parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-      [[maybe_unused]] TileRegisters registers;
+      TileRegisters registers;
       ProgressReporter reporter(problem.progress,
                                 pixels_before(ceil_div(begin, tasks_of_pixels()) * tasks_of_pixels()));
       for (int64_t task = begin; task < end; ++task) {
         run_task(task, registers);
         reporter.finished(pixels_before(task + 1));
       }
+      registers.release();
       if (streams) finish_streaming();
       trim_workspace(Workspace::task);
     });

@@ -59,13 +59,13 @@ struct TilePhase {
       images.count = 1;
     }
     if (images.source < columns.source && images.tile_height() >= kEnough - 1) {  // side by side in the strip
-      std::swap(columns, images);
+      exchange(columns, images);
       return;
     }
     if (runs_on()) return;
     for (PixelAxis* other : {&rows, &images}) {
       const int64_t height = columns.tile_height();
-      if (height < kEnough && other->tile_height() >= height + height / 4 + 1) std::swap(columns, *other);
+      if (height < kEnough && other->tile_height() >= height + height / 4 + 1) exchange(columns, *other);
     }
   }
 
@@ -107,6 +107,12 @@ struct TilePhase {
     int64_t count;
     Pixels pixels, second;
   };
+
+  static void exchange(PixelAxis& a, PixelAxis& b) {
+    const PixelAxis first = a;
+    a = b;
+    b = first;
+  }
 
   // Whether the pixels of both axes are those of one.
   static bool joins(const PixelAxis& inner, const PixelAxis& outer) {
@@ -210,7 +216,9 @@ struct TilePhase {
   }
 };
 #else
-struct TileRegisters {};
+struct TileRegisters {
+  void release() {}
+};
 template <typename To>
 struct TilePhase;
 #endif
