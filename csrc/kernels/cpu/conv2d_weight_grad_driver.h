@@ -15,6 +15,7 @@
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/conv2d_pack.h"
 #include "kernels/cpu/conv2d_pairs.h"
+#include "kernels/cpu/conv2d_slices.h"
 #include "kernels/cpu/conv2d_strip.h"
 #include "kernels/cpu/conv2d_window.h"
 #include "kernels/cpu/parallel.h"
@@ -74,36 +75,6 @@ struct Driver {
     slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
     slices = clamp(slices, 1, max(1, kPartialSumBytes / (slice_size() * static_cast<int64_t>(sizeof(T)))));
     parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
-  }
-
-  void run(T* sums) const {
-    const int64_t units = problem.groups * packing.blocks();
-    parallel_for(0, slices * parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t slice = i / parts, part = i % parts;
-        run_slice(slice, part * units / parts, (part + 1) * units / parts, sums + slice * slice_size());
-      }
-      trim_workspace(Workspace::task);
-    });
-    parallel_for(0, units, max(1, kGrain / 8 * units / (slices * slice_size())), [&](int64_t begin, int64_t end) {
-      for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t group = unit / packing.blocks(), block = unit % packing.blocks();
-        unpack_block(packing, static_cast<const T*>(sums) + group * packing.group_size() + packing.block_offset(block),
-                     slices, slice_size(), block, problem.grad_weight + group * problem.weight_group);
-      }
-    });
-  }
-
-  // The tasks of one slice for the blocks of k from begin to end, counted over all groups.
-  void run_slice(int64_t slice, int64_t begin, int64_t end, T* sums) const {
-    const int64_t blocks = packing.blocks();
-    const int64_t first = slice * tasks() / slices;
-    for (int64_t task = first; task < (slice + 1) * tasks() / slices; ++task) {
-      for (int64_t group = begin / blocks; group * blocks < end; ++group) {
-        run_task(task, task == first, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
-                 sums + group * packing.group_size());
-      }
-    }
   }
 
   void run_task(int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end, T* sums) const {
@@ -270,7 +241,8 @@ void weight_gradient(const WeightGradient<T, E>& original) {
   driver.choose_blocking();
   T* sums = static_cast<T*>(
       workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(T))));
-  driver.run(sums);
+  run_slices(driver, sums);
+  add_slices(driver, static_cast<const T*>(sums));
   trim_workspace(Workspace::call);
 }
 

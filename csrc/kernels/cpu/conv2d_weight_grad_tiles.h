@@ -14,13 +14,14 @@
 // A line is a row of pixels of all pairs (or several rows, where those of both strips follow one another); it is cut
 // into steps of the same depth, but for a shorter last one, which takes another shape of tiles. Sums of a task, a tap
 // and 32 x 32 channels stay in tiles and are then added to those of the slice: packed weights (conv2d_pack.h) with k in
-// the place of the depth. Slices and threads: see conv2d_weight_grad_driver.h.
+// the place of the depth. Slices and threads: see conv2d_slices.h.
 #pragma once
 
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/conv2d_pack.h"
 #include "kernels/cpu/conv2d_pair_rows.h"
+#include "kernels/cpu/conv2d_slices.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/workspace.h"
 
@@ -119,38 +120,6 @@ struct TileDriver {
     slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
     slices = clamp(slices, 1, max(1, kSliceBytes / (slice_size() * kElementBytes)));
     parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
-  }
-
-  void run(float* sums) const {
-    const int64_t units = problem.groups * packing.blocks();
-    parallel_for(0, slices * parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t slice = i / parts, part = i % parts;
-        run_slice(slice, part * units / parts, (part + 1) * units / parts, sums + slice * slice_size());
-      }
-      trim_workspace(Workspace::task);
-    });
-    if (is_direct()) return;
-    constexpr int64_t kSumsPerTask = 1 << 15;
-    parallel_for(0, units, max(1, kSumsPerTask * units / (slices * slice_size())), [&](int64_t begin, int64_t end) {
-      for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t group = unit / packing.blocks(), block = unit % packing.blocks();
-        const float* first = sums + group * packing.group_size() + packing.block_offset(block);
-        unpack_block(packing, first, slices, slice_size(), block, problem.grad_weight + group * problem.weight_group);
-      }
-    });
-  }
-
-  // The tasks of one slice for the blocks of c from begin to end, counted over all groups.
-  void run_slice(int64_t slice, int64_t begin, int64_t end, float* sums) const {
-    const int64_t blocks = packing.blocks();
-    const int64_t first = slice * tasks() / slices;
-    for (int64_t task = first; task < (slice + 1) * tasks() / slices; ++task) {
-      for (int64_t group = begin / blocks; group * blocks < end; ++group) {
-        run_task(task, task == first, group, max(0, begin - group * blocks), min(blocks, end - group * blocks),
-                 sums + group * packing.group_size());
-      }
-    }
   }
 
   void run_task(int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end, float* sums) const {
@@ -416,7 +385,8 @@ void weight_gradient_in_tiles(const WeightGradient<float, BFloat16>& original) {
                     ceil_div(problem.images, 2)};
   driver.choose_blocking();
   float* sums = static_cast<float*>(workspace(Workspace::call, driver.slices * driver.slice_size() * kElementBytes));
-  driver.run(sums);
+  run_slices(driver, sums);
+  if (!driver.is_direct()) add_slices(driver, static_cast<const float*>(sums));
   trim_workspace(Workspace::call);
 }
 
