@@ -36,4 +36,12 @@ inline NhwcMap as_nhwc(const at::Tensor& map) {
   return in_place ? NhwcMap{map, pixel} : NhwcMap{map.contiguous(at::MemoryFormat::ChannelsLast), C};
 }
 
+// The map as kernels read it in that format, and in channels_last its `pixel`.
+inline at::Tensor in_format(const at::Tensor& map, at::MemoryFormat format, int64_t& pixel) {
+  if (format != at::MemoryFormat::ChannelsLast) return map.contiguous(format);
+  const NhwcMap found = as_nhwc(map);
+  pixel = found.pixel;
+  return found.tensor;
+}
+
 }  // namespace d2l

@@ -3,16 +3,15 @@
 #include <ATen/ops/empty.h>
 
 #include "common/dispatch.h"
-#include "common/memory_format.h"
-#include "kernels/cpu/conv2d_bfloat16.h"
-#include "ops/conv2d.h"
+#include "ops/bfloat16_product.h"
+#include "ops/conv2d_cpu.h"
 
 namespace d2l {
 namespace {
 
 using at::Tensor;
 using cpu::BFloat16;
-using cpu::Conv2dPass;
+using cpu::BFloat16Kernel;
 
 // A weight whose channels (of one axis, for each of the others) are pairs.
 struct PairedWeight {
@@ -53,50 +52,59 @@ PairedWeight pairs_of_outputs(const Tensor& given) {
 
 }  // namespace
 
-bool has_bfloat16_convolution(const Conv2dShape& shape, at::MemoryFormat format, Conv2dPass pass, const Tensor& map) {
-  if (map.scalar_type() != at::kBFloat16) return false;
-  if (pass == Conv2dPass::forward && cpu::conv2d_takes_row_pairs(shape, layout_of(format))) return true;
-  return cpu::conv2d_takes_bfloat16(shape, pass) || cpu::conv2d_takes_pairs(shape, layout_of(format), pass);
-}
-
-void bfloat16_conv2d(const Conv2dShape& shape, at::MemoryFormat format, const Tensor& input, const Tensor& weight,
-                     const std::optional<Tensor>& bias, const Tensor& output, Activation activation) {
+void bfloat16_conv2d(BFloat16Kernel kernel, const Conv2dShape& shape, Layout layout, const Tensor& input,
+                     const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& output,
+                     Activation activation) {
+  if (kernel == BFloat16Kernel::product) {
+    bfloat16_pointwise(layout, input, weight.flatten(1), bias, output, activation);
+    return;
+  }
+  const auto* const x = elements<BFloat16>(input);
+  auto* const y = mutable_elements<BFloat16>(output);
   const Tensor b = bias.has_value() ? bias->to(at::kFloat).contiguous() : Tensor();
   const float* bias32 = b.defined() ? b.const_data_ptr<float>() : nullptr;
-  if (cpu::conv2d_takes_pairs(shape, layout_of(format), Conv2dPass::forward)) {
+  if (kernel == BFloat16Kernel::pairs) {
     const PairedWeight w = pairs_of_inputs(weight);
-    cpu::conv2d_pairs(shape, elements<BFloat16>(input), w.data(), w.strides, bias32, mutable_elements<BFloat16>(output),
-                      activation);
-    return;
+    cpu::conv2d_pairs(shape, x, w.data(), w.strides, bias32, y, activation);
+  } else if (kernel == BFloat16Kernel::row_pairs) {
+    cpu::conv2d_row_pairs(shape, layout, x, elements<BFloat16>(weight), weight_strides(weight), bias32, y, activation);
+  } else {
+    const Tensor w = weight.to(at::kFloat);
+    cpu::conv2d(shape, layout, x, w.const_data_ptr<float>(), weight_strides(w), bias32, y, activation);
   }
-  if (cpu::conv2d_takes_row_pairs(shape, layout_of(format))) {
-    cpu::conv2d_row_pairs(shape, layout_of(format), elements<BFloat16>(input), elements<BFloat16>(weight),
-                          weight_strides(weight), bias32, mutable_elements<BFloat16>(output), activation);
-    return;
-  }
-  const Tensor w = weight.to(at::kFloat);
-  cpu::conv2d(shape, layout_of(format), elements<BFloat16>(input), w.const_data_ptr<float>(), weight_strides(w), bias32,
-              mutable_elements<BFloat16>(output), activation);
 }
 
-void bfloat16_conv2d_input_grad(const Conv2dShape& shape, at::MemoryFormat format, const Tensor& grad_output,
-                                const Tensor& weight, const Tensor& grad_input) {
-  if (cpu::conv2d_takes_pairs(shape, layout_of(format), Conv2dPass::input_grad)) {
-    const Tensor given = dense(weight);
-    const cpu::WeightStrides strides = weight_strides(given);
-    if (strides.c == 1) {
-      cpu::conv2d_input_grad_pairs(shape, elements<BFloat16>(grad_output), elements<BFloat16>(given), strides,
-                                   mutable_elements<BFloat16>(grad_input));
-      return;
-    }
-    const PairedWeight w = pairs_of_outputs(given);
-    cpu::conv2d_input_grad_pairs(shape, elements<BFloat16>(grad_output), w.data(), w.strides,
-                                 mutable_elements<BFloat16>(grad_input));
+void bfloat16_conv2d_input_grad(BFloat16Kernel kernel, const Conv2dShape& shape, Layout layout,
+                                const Tensor& grad_output, const Tensor& weight, const Tensor& grad_input) {
+  if (kernel == BFloat16Kernel::product) {
+    bfloat16_pointwise(layout, grad_output, weight.flatten(1).t(), std::nullopt, grad_input, Activation::none);
     return;
   }
-  const Tensor w = weight.to(at::kFloat);
-  cpu::conv2d_input_grad(shape, layout_of(format), elements<BFloat16>(grad_output), w.const_data_ptr<float>(),
-                         weight_strides(w), mutable_elements<BFloat16>(grad_input));
+  const auto* const dy = elements<BFloat16>(grad_output);
+  auto* const dx = mutable_elements<BFloat16>(grad_input);
+  if (kernel == BFloat16Kernel::elements) {
+    const Tensor w = weight.to(at::kFloat);
+    cpu::conv2d_input_grad(shape, layout, dy, w.const_data_ptr<float>(), weight_strides(w), dx);
+    return;
+  }
+  const Tensor given = dense(weight);
+  const cpu::WeightStrides strides = weight_strides(given);
+  if (strides.c == 1) {
+    cpu::conv2d_input_grad_pairs(shape, dy, elements<BFloat16>(given), strides, dx);
+  } else {
+    const PairedWeight w = pairs_of_outputs(given);
+    cpu::conv2d_input_grad_pairs(shape, dy, w.data(), w.strides, dx);
+  }
+}
+
+void bfloat16_conv2d_weight_grad(BFloat16Kernel kernel, const Conv2dShape& shape, Layout layout,
+                                 const Tensor& grad_output, const Tensor& input, const Tensor& grad_weight) {
+  if (kernel == BFloat16Kernel::product) {
+    bfloat16_pointwise_weight_grad(grad_output, input, grad_weight.flatten(1));
+    return;
+  }
+  cpu::conv2d_weight_grad(shape, layout, elements<BFloat16>(grad_output), elements<BFloat16>(input),
+                          mutable_elements<BFloat16>(grad_weight), weight_strides(grad_weight));
 }
 
 }  // namespace d2l

@@ -3,6 +3,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 
+#include "common/memory_format.h"
 #include "kernels/cpu/gemm_bfloat16.h"
 
 namespace d2l {
@@ -49,14 +50,17 @@ cpu::BFloat16Gemm problem_of(int64_t rows, int64_t columns, int64_t depth, const
   problem.depth = depth;
   problem.bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   problem.c = reinterpret_cast<uint16_t*>(output.mutable_data_ptr<at::BFloat16>());
+  problem.c_row = columns;
   problem.activation = activation;
   problem.images = 1;
   return problem;
 }
 
-// The channels of each pixel as a row; a view of a channels_last map.
+// The channels of each pixel as a row; a view of a map in NHWC and of a range of its channels.
 Tensor rows_of(const Tensor& map) {
-  return map.contiguous(at::MemoryFormat::ChannelsLast).permute({0, 2, 3, 1}).reshape({-1, map.size(1)});
+  const NhwcMap found = as_nhwc(map);
+  const int64_t pixels = map.numel() / map.size(1);
+  return found.tensor.as_strided({pixels, map.size(1)}, {found.pixel, 1});
 }
 
 int64_t plane_of(const Tensor& map) { return map.size(2) * map.size(3); }
@@ -74,19 +78,20 @@ void bfloat16_product(const Tensor& input, const Tensor& weight, const OptionalT
   cpu::BFloat16Gemm problem = problem_of(input.size(0), weight.size(0), input.size(1), bias32, output, activation);
   problem.a = a.matrix;
   problem.b = b.matrix;
+  if (input.size(0) > 1) problem.c_row = output.stride(0);
   cpu::gemm(problem);
 }
 
-void bfloat16_pointwise(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output,
-                        Activation activation) {
-  if (output.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+void bfloat16_pointwise(Layout layout, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        const Tensor& output, Activation activation) {
+  if (layout == Layout::nhwc || output.is_contiguous(at::MemoryFormat::ChannelsLast)) {
     bfloat16_product(rows_of(input), weight, bias, rows_of(output), activation);
     return;
   }
   const int64_t plane = plane_of(input), channels = input.size(1);
   if (plane < kLeastPlane) {
     const Tensor rows = at::empty(output.sizes(), output.options().memory_format(at::MemoryFormat::ChannelsLast));
-    bfloat16_pointwise(input, weight, bias, rows, activation);
+    bfloat16_pointwise(Layout::nhwc, input, weight, bias, rows, activation);
     output.copy_(rows);
     return;
   }

@@ -13,16 +13,17 @@ namespace d2l {
 bool has_bfloat16_product(const at::Tensor& tensor);
 
 // output = activation(input weight^T + bias): matrices (rows, depth) and (columns, depth) with any strides and a depth
-// over 0, and a contiguous output (rows, columns).
+// over 0, and an output (rows, columns) whose rows are contiguous.
 void bfloat16_product(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                       const at::Tensor& output, Activation activation);
 
 // A 1x1 convolution of all pixels, its channels multiplied by the matrix `weight` (output channels, input channels)
-// with any strides. Maps may have any format; that of `output`, which is NCHW or NHWC, decides how it is computed.
-void bfloat16_pointwise(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                        const at::Tensor& output, Activation activation);
+// with any strides. The output is dense in the layout, or in NHWC a range of the channels of a wider map; the input is
+// copied unless it lies as the product reads it.
+void bfloat16_pointwise(Layout layout, const at::Tensor& input, const at::Tensor& weight,
+                        const std::optional<at::Tensor>& bias, const at::Tensor& output, Activation activation);
 
-// Its weight gradient: a contiguous matrix, from maps of which the first decides.
+// Its weight gradient: a contiguous matrix, from maps of which the first decides how it is computed.
 void bfloat16_pointwise_weight_grad(const at::Tensor& grad_output, const at::Tensor& input,
                                     const at::Tensor& grad_weight);
 

@@ -17,10 +17,10 @@
 #include "common/dispatch.h"
 #include "common/function.h"
 #include "common/memory_format.h"
-#include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_cpu.h"
 
 namespace d2l {
 namespace {
@@ -100,11 +100,11 @@ at::MemoryFormat format_of(TensorList inputs, TensorList weights) {
 void store(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Conv2dOptions& options,
            Activation activation, const Tensor& output) {
   Conv2dShape shape = conv2d_shape(input, weight, bias, options);
-  const NhwcMap x = as_nhwc(input), y = as_nhwc(output);
-  shape.input_pixel = x.pixel;
-  shape.output_pixel = y.pixel;
-  const Tensor dense_bias = bias.has_value() ? bias->contiguous() : Tensor();
   D2L_ON_CUDA(kName, input) {
+    const NhwcMap x = as_nhwc(input), y = as_nhwc(output);
+    shape.input_pixel = x.pixel;
+    shape.output_pixel = y.pixel;
+    const Tensor dense_bias = bias.has_value() ? bias->contiguous() : Tensor();
     const DeviceScope device(input);
     const Tensor w = weight.contiguous(kChannelsLast);
     check_launch(kName, input,
@@ -113,12 +113,7 @@ void store(const Tensor& input, const Tensor& weight, const OptionalTensor& bias
                               y.tensor.mutable_data_ptr(), device.stream(), activation));
     return;
   }
-  visit_cpu_dtype(output, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::conv2d<T>(shape, Layout::nhwc, x.tensor.const_data_ptr<T>(), weight.const_data_ptr<T>(),
-                   weight_strides(weight), dense_bias.defined() ? dense_bias.const_data_ptr<T>() : nullptr,
-                   y.tensor.mutable_data_ptr<T>(), activation);
-  });
+  conv2d_on_cpu(shape, kChannelsLast, input, weight, bias, activation, output);
 }
 
 Tensor concat_convolutions(TensorList inputs, TensorList weights, TensorList biases, IntArrayRef stride,
@@ -127,11 +122,6 @@ Tensor concat_convolutions(TensorList inputs, TensorList weights, TensorList bia
   const Geometry geometry{stride, padding, dilation, groups};
   const auto size = check(inputs, weights, biases, geometry);
   const auto format = format_of(inputs, weights);
-  if (is_16_bit(inputs[0]) && !runs_cuda_kernels(inputs[0])) {
-    return concat_convolutions(to_float(inputs), to_float(weights), to_float(biases), stride, padding, dilation, groups,
-                               name)
-        .to(inputs[0].scalar_type());
-  }
   const Tensor output = at::empty_symint(size, inputs[0].options().memory_format(kChannelsLast));
   int64_t begin = 0;
   for (size_t i = 0; i < inputs.size() && output.numel() > 0; ++i) {

@@ -19,9 +19,8 @@
 #include "kernels/cpu/conv2d.h"
 #include "kernels/cuda/conv2d.h"
 #include "ops/batch_norm.h"
-#include "ops/bfloat16_convolution.h"
-#include "ops/bfloat16_product.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_cpu.h"
 
 namespace d2l {
 namespace {
@@ -145,30 +144,10 @@ Conv2dShape to_shape(const Conv2dSizes<int64_t>& sizes, const Conv2dOptions& opt
 
 // ---- kernels on CPU and CUDA -----------------------------------------------------------------------------------
 
-template <typename T>
-const T* bias_pointer(const OptionalTensor& bias) {
-  return bias.has_value() ? bias->const_data_ptr<T>() : nullptr;
-}
-
-// A 1x1 convolution of all pixels, whose passes are matrix products.
-bool is_bfloat16_product(const Conv2dShape& shape, const Tensor& tensor) {
-  return shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1 && shape.groups == 1 &&
-         shape.P == shape.H && shape.Q == shape.W && shape.pad_top == 0 && shape.pad_left == 0 && shape.C > 0 &&
-         has_bfloat16_product(tensor);
-}
-
 // The map, or memory for one of its size in that format.
 Tensor in_channels_last(const Tensor& map) {
   if (map.is_contiguous(at::MemoryFormat::ChannelsLast)) return map;
   return at::empty(map.sizes(), map.options().memory_format(at::MemoryFormat::ChannelsLast));
-}
-
-// The map as the kernels read it in that format. Ranges of the channels of an NHWC map stay where they are.
-Tensor in_place(const Tensor& map, at::MemoryFormat format, int64_t& pixel) {
-  if (format != at::MemoryFormat::ChannelsLast) return map.contiguous(format);
-  const NhwcMap found = as_nhwc(map);
-  pixel = found.pixel;
-  return found.tensor;
 }
 
 ChannelMoments empty_moments(const Tensor& input, int64_t channels) {
@@ -206,7 +185,7 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
   const OptionalTensor dense_bias = bias.has_value() ? OptionalTensor(bias->contiguous()) : std::nullopt;
   D2L_ON_CUDA("conv2d", input) {
     const DeviceScope device(input);
-    const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
+    const Tensor x = in_format(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor y = in_channels_last(output);
     const void* const b = dense_bias.has_value() ? dense_bias->const_data_ptr() : nullptr;
@@ -226,31 +205,18 @@ Tensor conv2d_activated(const Tensor& input, const Tensor& weight, const Optiona
                               y.mutable_data_ptr(), device.stream(), activation));
     return y.contiguous(format);
   }
-  if (is_bfloat16_product(shape, input)) {
-    bfloat16_pointwise(input, weight.flatten(1), bias, output, activation);
+  if (moments == nullptr || is_16_bit(input)) {
+    conv2d_on_cpu(shape, format, input, weight, bias, activation, output);
     return output;
   }
-  const Tensor x = in_place(input, format, shape.input_pixel);
-  if (has_bfloat16_convolution(shape, format, cpu::Conv2dPass::forward, input)) {
-    bfloat16_conv2d(shape, format, x, weight, bias, output, activation);
-    return output;
-  }
-  if (is_16_bit(input)) {
-    const OptionalTensor bias32 = bias.has_value() ? OptionalTensor(bias->to(at::kFloat)) : std::nullopt;
-    return conv2d_activated(x.to(at::kFloat), weight.to(at::kFloat), bias32, options, activation)
-        .to(input.scalar_type());
-  }
+  const Tensor x = in_format(input, format, shape.input_pixel);
+  *moments = empty_moments(input, shape.K);
   visit_cpu_dtype(x, [&](auto scalar) {
     using T = decltype(scalar);
-    const T *from = x.const_data_ptr<T>(), *w = weight.const_data_ptr<T>(), *b = bias_pointer<T>(dense_bias);
-    T* const to = output.mutable_data_ptr<T>();
-    if (moments == nullptr) {
-      cpu::conv2d<T>(shape, layout_of(format), from, w, weight_strides(weight), b, to, activation);
-      return;
-    }
-    *moments = empty_moments(input, shape.K);
-    cpu::conv2d_moments<T>(shape, layout_of(format), from, w, weight_strides(weight), b, to,
-                           moments->mean.mutable_data_ptr<double>(), moments->var.mutable_data_ptr<double>());
+    cpu::conv2d_moments<T>(shape, layout_of(format), x.const_data_ptr<T>(), weight.const_data_ptr<T>(),
+                           weight_strides(weight), dense_bias.has_value() ? dense_bias->const_data_ptr<T>() : nullptr,
+                           output.mutable_data_ptr<T>(), moments->mean.mutable_data_ptr<double>(),
+                           moments->var.mutable_data_ptr<double>());
   });
   return output;
 }
@@ -274,7 +240,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
   }
   D2L_ON_CUDA("conv2d_input_grad", grad_output) {
     const DeviceScope device(grad_output);
-    const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
+    const Tensor dy = in_format(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
     const Tensor w = weight.contiguous(at::MemoryFormat::ChannelsLast);
     const Tensor dx = in_channels_last(grad_input);
     check_launch("conv2d_input_grad", grad_output,
@@ -282,24 +248,7 @@ Tensor conv2d_input_grad(const Tensor& grad_output, const Tensor& weight, SymInt
                                          w.const_data_ptr(), dx.mutable_data_ptr(), device.stream()));
     return dx.contiguous(format);
   }
-  if (is_bfloat16_product(shape, grad_output)) {
-    bfloat16_pointwise(grad_output, weight.flatten(1).t(), std::nullopt, grad_input, Activation::none);
-    return grad_input;
-  }
-  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
-  if (has_bfloat16_convolution(shape, format, cpu::Conv2dPass::input_grad, grad_output)) {
-    bfloat16_conv2d_input_grad(shape, format, dy, weight, grad_input);
-    return grad_input;
-  }
-  if (is_16_bit(grad_output)) {
-    return conv2d_input_grad(dy.to(at::kFloat), weight.to(at::kFloat), input_size, stride, padding, dilation, groups)
-        .to(grad_output.scalar_type());
-  }
-  visit_cpu_dtype(dy, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::conv2d_input_grad<T>(shape, layout_of(format), dy.const_data_ptr<T>(), weight.const_data_ptr<T>(),
-                              weight_strides(weight), grad_input.mutable_data_ptr<T>());
-  });
+  conv2d_input_grad_on_cpu(shape, format, grad_output, weight, grad_input);
   return grad_input;
 }
 
@@ -315,8 +264,8 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
   Tensor grad_weight = new_tensor(size, grad_output.options().memory_format(format));
   D2L_ON_CUDA("conv2d_weight_grad", grad_output) {
     const DeviceScope device(grad_output);
-    const Tensor dy = in_place(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
-    const Tensor x = in_place(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
+    const Tensor dy = in_format(grad_output, at::MemoryFormat::ChannelsLast, shape.output_pixel);
+    const Tensor x = in_format(input, at::MemoryFormat::ChannelsLast, shape.input_pixel);
     const Tensor dw = in_channels_last(grad_weight);
     const Tensor workspace = at::empty({cuda::conv2d_weight_grad_workspace(shape, cuda_dtype(dy))},
                                        dy.options().dtype(at::kByte).memory_format(at::MemoryFormat::Contiguous));
@@ -326,22 +275,7 @@ Tensor conv2d_weight_grad(const Tensor& grad_output, const Tensor& input, SymInt
                                           device.stream()));
     return dw.contiguous(format);
   }
-  if (is_bfloat16_product(shape, grad_output)) {
-    bfloat16_pointwise_weight_grad(grad_output, input, grad_weight.flatten(1));
-    return grad_weight;
-  }
-  if (is_16_bit(grad_output) && !has_bfloat16_convolution(shape, format, cpu::Conv2dPass::weight_grad, grad_output)) {
-    return conv2d_weight_grad(grad_output.to(at::kFloat), input.to(at::kFloat), weight_size, stride, padding, dilation,
-                              groups)
-        .to(grad_output.scalar_type());
-  }
-  const Tensor dy = in_place(grad_output, format, shape.output_pixel);
-  const Tensor x = in_place(input, format, shape.input_pixel);
-  visit_cpu_element(dy, [&](auto element) {
-    using E = decltype(element);
-    cpu::conv2d_weight_grad<E>(shape, layout_of(format), elements<E>(dy), elements<E>(x),
-                               mutable_elements<E>(grad_weight), weight_strides(grad_weight));
-  });
+  conv2d_weight_grad_on_cpu(shape, format, grad_output, input, grad_weight);
   return grad_weight;
 }
 

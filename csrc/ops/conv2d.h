@@ -31,10 +31,6 @@ std::array<c10::SymInt, 4> conv2d_output_size(const at::Tensor& input, const at:
 at::Tensor conv2d_result_like(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                               const Conv2dOptions& options);
 
-inline cpu::WeightStrides weight_strides(const at::Tensor& weight) {
-  return {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
-}
-
 // activation(conv2d(...)), on CPU and CUDA tensors. `moments` of a convolution alone: those of the result, if a kernel
 // gathers them while it writes it; else they are left undefined.
 at::Tensor conv2d_activated(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,

@@ -15,6 +15,7 @@
 #include "common/reuse.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "ops/activation.h"
+#include "ops/conv2d_cpu.h"
 #include "ops/conv2d_fused.h"
 
 namespace d2l {

@@ -32,6 +32,7 @@
 #include "kernels/cpu/workspace.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_cpu.h"
 #include "ops/conv2d_fused.h"
 #include "ops/pool2d.h"
 

@@ -29,6 +29,7 @@
 #include "kernels/cpu/batch_norm.h"
 #include "kernels/cpu/conv2d.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_cpu.h"
 #include "ops/dense_block.h"
 
 namespace d2l {

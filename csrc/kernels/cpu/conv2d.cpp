@@ -122,9 +122,7 @@ void run(Correlation<T, E> problem, const Conv2dShape& shape, Conv2dPass pass) {
 
 }  // namespace
 
-bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass) {
-  const bool is_product = shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1;
-  if (is_product || conv2d_suits_groups(shape, sizeof(float))) return false;
+bool conv2d_takes_elements(const Conv2dShape& shape, Conv2dPass pass) {
   const bool is_automatic = conv2d_algorithm() == Conv2dAlgorithm::automatic;
   if (pass == Conv2dPass::weight_grad && is_automatic && multiplies_tiles(shape)) return true;
   // Twice the products a cycle are worth more than the 1.65x fewer of Winograd's with stride 2.

@@ -19,8 +19,8 @@ struct WeightStrides {
   int64_t k, c, r, s;
 };
 
-// Whether the kernel of a pass takes maps of BFloat16. Others need them as float, or multiply pairs (gemm_bfloat16.h).
-bool conv2d_takes_bfloat16(const Conv2dShape& shape, Conv2dPass pass);
+// Whether a pass over maps of BFloat16, which is no matrix product (see conv2d_bfloat16.h), is faster than over copies.
+bool conv2d_takes_elements(const Conv2dShape& shape, Conv2dPass pass);
 
 template <typename E>
 void conv2d(const Conv2dShape& shape, Layout layout, const E* input, const computed_t<E>* weight,

@@ -10,6 +10,38 @@
 
 namespace d2l::cpu {
 
+namespace {
+
+bool takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass) {
+  const bool is_forward = pass == Conv2dPass::forward;
+  const int64_t depth = is_forward ? shape.group_c() : shape.group_k();
+  const int64_t pixel = is_forward ? shape.input_pixel_stride() : shape.output_pixel_stride();
+  return pass != Conv2dPass::weight_grad && layout == Layout::nhwc && depth % 2 == 0 && pixel % 2 == 0 &&
+         (capability() == Capability::amx || !conv2d_suits_images(shape, sizeof(float))) &&
+         are_pairs_faster(shape, pass);
+}
+
+bool takes_row_pairs(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
+  const bool has_plain_columns = s.S > 1 && std::gcd(s.stride_w, s.dilation_w) == 1;
+  return pass == Conv2dPass::forward && capability() == Capability::amx &&
+         (layout == Layout::nhwc || s.input_pixel_stride() == 1) && s.groups == 1 && s.R > 1 && has_plain_columns &&
+         are_pairs_faster(s, pass);
+}
+
+}  // namespace
+
+BFloat16Kernel bfloat16_kernel(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
+  if (s.R == 1 && s.S == 1 && s.stride_h == 1 && s.stride_w == 1) {
+    const bool takes_all_pixels = s.pad_top == 0 && s.pad_left == 0 && s.P == s.H && s.Q == s.W;
+    const bool is_product = takes_all_pixels && s.groups == 1 && s.C > 0 && has_bfloat16_gemm();
+    return is_product ? BFloat16Kernel::product : BFloat16Kernel::none;
+  }
+  if (conv2d_suits_groups(s, sizeof(float))) return BFloat16Kernel::none;
+  if (has_bfloat16_gemm() && takes_pairs(s, layout, pass)) return BFloat16Kernel::pairs;
+  if (has_bfloat16_gemm() && takes_row_pairs(s, layout, pass)) return BFloat16Kernel::row_pairs;
+  return conv2d_takes_elements(s, pass) ? BFloat16Kernel::elements : BFloat16Kernel::none;
+}
+
 #if defined(__x86_64__)
 #define D2L_PAIR_KERNELS(capability)                                               \
   namespace capability {                                                           \
@@ -37,24 +69,6 @@ void run(PairCorrelation problem, const BFloat16* source, const void* weight) {
 
 void pair_rows(const BFloat16* from, int64_t pairs, int64_t values, BFloat16Pair* to) {
   D2L_CALL_BFLOAT16(weave_rows, reinterpret_cast<const uint16_t*>(from), pairs, values, reinterpret_cast<float*>(to));
-}
-
-bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass) {
-  const bool is_product = shape.R == 1 && shape.S == 1 && shape.stride_h == 1 && shape.stride_w == 1;
-  const bool is_forward = pass == Conv2dPass::forward;
-  const int64_t depth = is_forward ? shape.group_c() : shape.group_k();
-  const int64_t pixel = is_forward ? shape.input_pixel_stride() : shape.output_pixel_stride();
-  return pass != Conv2dPass::weight_grad && has_bfloat16_gemm() && layout == Layout::nhwc && depth % 2 == 0 &&
-         pixel % 2 == 0 && !is_product &&
-         (capability() == Capability::amx || !conv2d_suits_images(shape, sizeof(float))) &&
-         !conv2d_suits_groups(shape, sizeof(float)) && are_pairs_faster(shape, pass);
-}
-
-bool conv2d_takes_row_pairs(const Conv2dShape& s, Layout layout) {
-  const bool has_plain_columns = s.S > 1 && std::gcd(s.stride_w, s.dilation_w) == 1;
-  return has_bfloat16_gemm() && capability() == Capability::amx &&
-         (layout == Layout::nhwc || s.input_pixel_stride() == 1) && s.groups == 1 && s.R > 1 && has_plain_columns &&
-         are_pairs_faster(s, Conv2dPass::forward);
 }
 
 void conv2d_row_pairs(const Conv2dShape& shape, Layout layout, const BFloat16* input, const BFloat16* weight,
@@ -115,8 +129,6 @@ void conv2d_input_grad_pairs(const Conv2dShape& shape, const BFloat16* grad_outp
 }
 #else
 void pair_rows(const BFloat16*, int64_t, int64_t, BFloat16Pair*) {}
-bool conv2d_takes_pairs(const Conv2dShape&, Layout, Conv2dPass) { return false; }
-bool conv2d_takes_row_pairs(const Conv2dShape&, Layout) { return false; }
 void conv2d_row_pairs(const Conv2dShape&, Layout, const BFloat16*, const BFloat16*, WeightStrides, const float*,
                       BFloat16*, Activation) {}
 void conv2d_pairs(const Conv2dShape&, const BFloat16*, const BFloat16Pair*, WeightStrides, const float*, BFloat16*,

@@ -1,8 +1,8 @@
-// Launchers of convolutions of bfloat16 maps in NHWC that multiply pairs of channels with the machine's own instruction
-// (AVX512-BF16): twice the multiplications of float32. Sums are in float32 and rounded once; as the instruction does,
-// subnormal factors count as zero. The arguments are those of conv2d.h, but weights are pairs, as the sums go over
-// them: of input channels in the forward pass, of output channels in the input gradient. Their strides are in pairs,
-// and so is the axis that is summed over.
+// Which kernels run a pass over bfloat16 maps, and the launchers of those that multiply pairs, of channels in NHWC,
+// with the machine's own instruction (AVX512-BF16): twice the multiplications of float32. Sums are in float32 and
+// rounded once; as the instruction does, subnormal factors count as zero. The arguments are those of conv2d.h, but
+// weights are pairs, as the sums go over them: of input channels in the forward pass, of output channels in the input
+// gradient. Their strides are in pairs, and so is the axis that is summed over.
 #pragma once
 
 #include "kernels/cpu/conv2d.h"
@@ -15,12 +15,16 @@ using BFloat16Pair = uint32_t;
 // Pairs of neighbouring rows of `values` values each: to[p * values + i] = from[2 p, i] and from[2 p + 1, i].
 void pair_rows(const BFloat16* from, int64_t pairs, int64_t values, BFloat16Pair* to);
 
-// Whether these kernels take the shape and are the fastest for it. 1x1 convolutions of all pixels are matrix products
-// (gemm_bfloat16.h).
-bool conv2d_takes_pairs(const Conv2dShape& shape, Layout layout, Conv2dPass pass);
+enum class BFloat16Kernel {
+  none,       // those of float, on copies
+  product,    // a 1x1 convolution of all pixels: a matrix product (gemm_bfloat16.h)
+  elements,   // those of conv2d.h for BFloat16
+  pairs,      // the forward pass and the input gradient, below
+  row_pairs,  // the forward pass, of odd channels: pairs of rows
+};
 
-// Whether the forward pass multiplies pairs of rows instead, with tiles: of odd channels.
-bool conv2d_takes_row_pairs(const Conv2dShape& shape, Layout layout);
+// The fastest that takes the shape and its pixel strides.
+BFloat16Kernel bfloat16_kernel(const Conv2dShape& shape, Layout layout, Conv2dPass pass);
 
 // The weight and its strides are in values.
 void conv2d_row_pairs(const Conv2dShape& shape, Layout layout, const BFloat16* input, const BFloat16* weight,

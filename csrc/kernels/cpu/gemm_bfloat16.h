@@ -25,6 +25,7 @@ struct BFloat16Gemm {
   const float* bias;  // or null
   bool is_row_bias;   // [rows], else [columns]
   uint16_t* c;        // [images][rows][columns], or [rows][columns] if the products of all images are added up
+  int64_t c_row;      // from a row of c to the next: more than columns only where there is one c
   Activation activation;
   int64_t images;
   bool adds_images;

@@ -50,7 +50,7 @@ void multiply_images(const BFloat16Gemm& g) {
                      g.bias,
                      g.is_row_bias,
                      g.c + image * g.rows * g.columns,
-                     g.columns,
+                     g.c_row,
                      g.activation,
                      {}});
   };
