@@ -1,5 +1,5 @@
 """bfloat16 on the CPU in ops that write ranges of the channels of one map: each convolution with the kernel that it has
-alone, none through float32 copies that another one needs."""
+alone, and nothing through float32 copies of the whole."""
 
 import pytest
 import torch
@@ -100,3 +100,65 @@ def test_nothing_is_widened():
         output.backward(torch.ones_like(output))
 
     assert _wide_copies(step) == []
+
+
+def _dense_parameters(channels, growth, layers):
+    generator = torch.Generator().manual_seed(2)
+    parameters, statistics = [], []
+    for depth in range(channels, channels + layers * growth, growth):
+        parameters += [
+            1 + 0.1 * torch.randn(depth, generator=generator),
+            0.1 * torch.randn(depth, generator=generator),
+            torch.randn(growth, depth, 3, 3, generator=generator) / (9 * depth) ** 0.5,
+            torch.randn(growth, generator=generator),
+        ]
+        statistics += [0.1 * torch.randn(depth, generator=generator), 0.5 + torch.rand(depth, generator=generator)]
+    return [[one.bfloat16().double() for one in several] for several in (parameters, statistics)]
+
+
+def _native_dense_block(input, parameters, statistics):
+    for i in range(len(parameters) // 4):
+        norm_weight, norm_bias, weight, bias = parameters[4 * i : 4 * i + 4]
+        mean_and_var = statistics[2 * i : 2 * i + 2] or (None, None)
+        normalized = torch.nn.functional.batch_norm(input, *mean_and_var, norm_weight, norm_bias, not statistics)
+        input = torch.cat([input, torch.nn.functional.conv2d(normalized.relu(), weight, bias, padding=1)], 1)
+    return input
+
+
+def _our_dense_block(input, parameters, statistics):
+    return ops.dense_block(input, parameters, statistics)[0]
+
+
+def _dense_step(block, dtype, input, parameters, statistics):
+    leaves = [one.to(dtype, copy=True).requires_grad_() for one in (input, *parameters)]
+    output = block(leaves[0], leaves[1:], [one.to(dtype) for one in statistics])
+    wave = torch.arange(output.numel(), dtype=torch.float64).mul(0.7).cos().bfloat16().view(output.shape)
+    grad_input, *gradients = torch.autograd.grad(output, leaves, wave.to(dtype))
+    kinds = [torch.cat([one.flatten() for one in gradients[i::4]]) for i in range(4)]
+    return [output.detach(), grad_input, *kinds]
+
+
+@pytest.mark.parametrize("is_training", [True, False], ids=["training", "given statistics"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("channels, growth", [(16, 8), (7, 3), (8, 1), (1, 16)])
+def test_dense_block(channels, growth, memory_format, is_training):
+    """Rounded at each layer, as native is: no less accurate."""
+    parameters, statistics = _dense_parameters(channels, growth, 4)
+    input = _given([(channels, 1, 1, 1, 1)], memory_format, images=8)[0][0]
+    given = input, parameters, [] if is_training else statistics
+    exact = _dense_step(_native_dense_block, torch.float64, *given)
+    native = _dense_step(_native_dense_block, torch.bfloat16, *given)
+    ours = _dense_step(_our_dense_block, torch.bfloat16, *given)
+    for result, theirs, expected in zip(ours, native, exact, strict=True):
+        assert result.dtype == torch.bfloat16
+        assert _error(result, expected) <= max(1.5 * _error(theirs, expected), 2**-8)
+
+
+def test_statistics_of_a_dense_block():
+    parameters, _ = _dense_parameters(16, 8, 2)
+    input = _given([(16, 1, 1, 1, 1)], torch.channels_last)[0][0].bfloat16()
+    output, mean, var = ops.dense_block(input, [one.bfloat16() for one in parameters])
+    assert mean.dtype == var.dtype == torch.float32
+    pixels = output[:, :24].double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean.double(), pixels.mean(1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(var.double(), pixels.var(1, correction=0), rtol=1e-6, atol=1e-6)

@@ -27,7 +27,6 @@
 #include "common/function.h"
 #include "common/memory_format.h"
 #include "kernels/cpu/batch_norm.h"
-#include "kernels/cpu/conv2d.h"
 #include "ops/conv2d.h"
 #include "ops/conv2d_cpu.h"
 #include "ops/dense_block.h"
@@ -131,7 +130,13 @@ void check_grad(const Tensor& grad_output, const Tensor& output, TensorList para
 
 at::ScalarType statistics_dtype(const Tensor& map) { return is_16_bit(map) ? at::kFloat : at::kDouble; }
 
-// The normalisation of one layer. Keeps what it points to.
+// The first elements as an NHWC map of so many channels, otherwise of the size of `map`.
+Tensor nhwc_map(const Tensor& elements, const Tensor& map, int64_t channels) {
+  const int64_t N = map.size(0), H = map.size(2), W = map.size(3);
+  return elements.as_strided({N, channels, H, W}, {H * W * channels, 1, W * channels, channels});
+}
+
+// One layer, its normalisation in T. Keeps what it points to.
 template <typename T>
 struct Layer {
   Tensor norm_weight, norm_bias, weight, bias, mean, var;
@@ -139,10 +144,10 @@ struct Layer {
 
   Layer(TensorList parameters, TensorList statistics, const Tensor& means, const Tensor& vars, int64_t i,
         int64_t first_channels, int64_t growth)
-      : norm_weight(parameters[i * kPerLayer].contiguous()),
-        norm_bias(parameters[i * kPerLayer + 1].contiguous()),
+      : norm_weight(in_computed_type(parameters[i * kPerLayer])),
+        norm_bias(in_computed_type(parameters[i * kPerLayer + 1])),
         weight(parameters[i * kPerLayer + 2]),
-        bias(parameters[i * kPerLayer + 3].contiguous()),
+        bias(parameters[i * kPerLayer + 3]),
         mean(statistics.empty() ? means : statistics[2 * i].to(at::kDouble).contiguous()),
         var(statistics.empty() ? vars : statistics[2 * i + 1].to(at::kDouble).contiguous()),
         channels(first_channels + i * growth) {}
@@ -155,73 +160,75 @@ struct Layer {
             norm_bias.const_data_ptr<T>(),
             Activation::relu};
   }
+
+ private:
+  static Tensor in_computed_type(const Tensor& parameter) {
+    return parameter.to(std::is_same_v<T, double> ? at::kDouble : at::kFloat).contiguous();
+  }
 };
 
-template <typename T>
+template <typename E>
 void run_on_cpu(const Tensor& map, TensorList parameters, TensorList statistics, double eps, int64_t growth,
                 Tensor& mean, Tensor& var) {
   const int64_t layers = layers_of(parameters), all = map.size(1), first = all - layers * growth;
   const int64_t pixels = map.size(2) * map.size(3), values = map.size(0) * pixels;
-  T* const data = map.mutable_data_ptr<T>();
+  E* const data = mutable_elements<E>(map);
   const Tensor workspace = new_tensor({values * (all - growth)}, map.options());
-  T* const normalized = workspace.mutable_data_ptr<T>();
   int64_t known = 0;  // channels that have statistics
   for (int64_t i = 0; i < layers; ++i) {
-    const Layer<T> layer(parameters, statistics, mean, var, i, first, growth);
+    const Layer<cpu::computed_t<E>> layer(parameters, statistics, mean, var, i, first, growth);
+    const int64_t channels = layer.channels;
     if (statistics.empty()) {
-      cpu::batch_norm_moments<T>({map.size(0), layer.channels - known, pixels}, Layout::nhwc, {data + known, all},
+      cpu::batch_norm_moments<E>({map.size(0), channels - known, pixels}, Layout::nhwc, {data + known, all},
                                  mean.mutable_data_ptr<double>() + known, var.mutable_data_ptr<double>() + known);
-      known = layer.channels;
+      known = channels;
     }
-    cpu::batch_norm_apply<T>({map.size(0), layer.channels, pixels}, Layout::nhwc, layer.by(eps), {data, all}, {},
-                             {normalized, layer.channels});
-    cpu::conv2d<T>(convolution(map, layer.channels, growth), Layout::nhwc, normalized,
-                   layer.weight.template const_data_ptr<T>(), weight_strides(layer.weight),
-                   layer.bias.template const_data_ptr<T>(), data + layer.channels);
+    cpu::batch_norm_apply<E>({map.size(0), channels, pixels}, Layout::nhwc, layer.by(eps), {data, all}, {},
+                             {mutable_elements<E>(workspace), channels});
+    conv2d_on_cpu(convolution(map, channels, growth), kChannelsLast, nhwc_map(workspace, map, channels), layer.weight,
+                  layer.bias, Activation::none, map.narrow(1, channels, growth));
   }
 }
 
-template <typename T>
+template <typename E>
 void write_channels(const std::vector<double>& values, const Tensor& to) {
-  T* data = to.mutable_data_ptr<T>();
-  for (size_t i = 0; i < values.size(); ++i) data[i] = static_cast<T>(values[i]);
+  E* data = mutable_elements<E>(to);
+  for (size_t i = 0; i < values.size(); ++i) data[i] = cpu::rounded_one<E>(static_cast<cpu::computed_t<E>>(values[i]));
 }
 
 // `grad` is the gradient of the whole map, and becomes that of the input in its first channels.
-template <typename T>
+template <typename E>
 void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList parameters, TensorList statistics,
                           const Tensor& mean, const Tensor& var, double eps, int64_t growth, Tensors& results) {
   const int64_t layers = layers_of(parameters), all = map.size(1), first = all - layers * growth;
   const int64_t pixels = map.size(2) * map.size(3), values = map.size(0) * pixels;
-  const T* const data = map.const_data_ptr<T>();
-  T* const gradient = grad.mutable_data_ptr<T>();
-  const Tensor workspace = new_tensor({2 * values * (all - growth)}, map.options());
-  T* const normalized = workspace.mutable_data_ptr<T>();
-  T* const grad_normalized = normalized + values * (all - growth);
+  const E* const data = elements<E>(map);
+  E* const gradient = mutable_elements<E>(grad);
+  const Tensor workspace = new_tensor({2, values * (all - growth)}, map.options());
+  const Tensor normalized = workspace[0], grad_normalized = workspace[1];
   for (int64_t i = layers - 1; i >= 0; --i) {
-    const Layer<T> layer(parameters, statistics, mean, var, i, first, growth);
-    const BatchNormShape shape{map.size(0), layer.channels, pixels};
-    const Conv2dShape conv = convolution(map, layer.channels, growth);
+    const Layer<cpu::computed_t<E>> layer(parameters, statistics, mean, var, i, first, growth);
+    const int64_t channels = layer.channels;
+    const BatchNormShape shape{map.size(0), channels, pixels};
+    const Conv2dShape conv = convolution(map, channels, growth);
     const auto by = layer.by(eps);
     Tensor* const result = &results[static_cast<size_t>(i * kPerLayer)];
-    const T* const grad_slice = gradient + layer.channels;
-    cpu::batch_norm_apply<T>(shape, Layout::nhwc, by, {data, all}, {}, {normalized, layer.channels});
-    cpu::conv2d_weight_grad<T>(conv, Layout::nhwc, grad_slice, normalized, result[2].mutable_data_ptr<T>(),
-                               weight_strides(result[2]));
-    result[3].copy_(at::sum(grad.narrow(1, layer.channels, growth), at::IntArrayRef{0, 2, 3}));
-    cpu::conv2d_input_grad<T>(conv, Layout::nhwc, grad_slice, layer.weight.template const_data_ptr<T>(),
-                              weight_strides(layer.weight), grad_normalized);
-    std::vector<double> grad_weight(static_cast<size_t>(layer.channels)), grad_bias(grad_weight.size());
-    const cpu::NormGradients<T> through{{grad_normalized, layer.channels}, {data, all}};
-    cpu::batch_norm_grad_sums<T>(shape, Layout::nhwc, by, through, grad_weight.data(), grad_bias.data());
-    write_channels<T>(grad_weight, result[0]);
-    write_channels<T>(grad_bias, result[1]);
+    const Tensor grad_slice = grad.narrow(1, channels, growth);
+    cpu::batch_norm_apply<E>(shape, Layout::nhwc, by, {data, all}, {}, {mutable_elements<E>(normalized), channels});
+    conv2d_weight_grad_on_cpu(conv, kChannelsLast, grad_slice, nhwc_map(normalized, map, channels), result[2]);
+    result[3].copy_(at::sum(grad_slice, at::IntArrayRef{0, 2, 3}));
+    conv2d_input_grad_on_cpu(conv, kChannelsLast, grad_slice, layer.weight, nhwc_map(grad_normalized, map, channels));
+    std::vector<double> grad_weight(static_cast<size_t>(channels)), grad_bias(grad_weight.size());
+    const cpu::NormMaps<const E> through{elements<E>(grad_normalized), channels}, input{data, all};
+    cpu::batch_norm_grad_sums<E>(shape, Layout::nhwc, by, {through, input}, grad_weight.data(), grad_bias.data());
+    write_channels<E>(grad_weight, result[0]);
+    write_channels<E>(grad_bias, result[1]);
     if (!statistics.empty()) {  // given statistics are constants
       grad_weight.assign(grad_weight.size(), 0);
       grad_bias.assign(grad_bias.size(), 0);
     }
-    cpu::batch_norm_input_grad<T>(shape, Layout::nhwc, by, {grad_normalized, layer.channels}, {data, all},
-                                  grad_weight.data(), grad_bias.data(), true, {gradient, all});
+    cpu::batch_norm_input_grad<E>(shape, Layout::nhwc, by, through, input, grad_weight.data(), grad_bias.data(), true,
+                                  {gradient, all});
   }
 }
 
@@ -233,23 +240,25 @@ std::tuple<Tensor, Tensor, Tensor> dense_block(const Tensor& input, TensorList p
   const int64_t channels = input.size(1), all = channels + layers_of(parameters) * growth;
   Tensor map =
       new_tensor({input.size(0), all, input.size(2), input.size(3)}, input.options().memory_format(kChannelsLast));
-  Tensor mean = at::zeros({statistics.empty() ? all - growth : 0}, input.options().dtype(statistics_dtype(input)));
+  // Kernels of the CPU compute statistics in double.
+  Tensor mean = at::zeros({statistics.empty() ? all - growth : 0},
+                          input.options().dtype(runs_cuda_kernels(map) ? statistics_dtype(input) : at::kDouble));
   Tensor var = at::zeros_like(mean);
   if (map.numel() == 0) {
-    return {map.contiguous(output_format(input)), mean, var};
+    return {map.contiguous(output_format(input)), mean.to(statistics_dtype(input)), var.to(statistics_dtype(input))};
   }
   map.narrow(1, 0, channels).copy_(input);
   if (runs_cuda_kernels(map)) {
     dense::run_on_cuda(map, parameters, statistics, eps, growth, mean, var);
-  } else if (is_16_bit(map)) {
+  } else if (!is_element_type(map)) {
     const Tensors wide = to_float(parameters), wide_statistics = to_float(statistics);
     auto [output, wide_mean, wide_var] = dense_block(input.to(at::kFloat), wide, wide_statistics, eps);
     return {output.to(map.scalar_type()), wide_mean.to(at::kFloat), wide_var.to(at::kFloat)};
   } else {
-    visit_cpu_dtype(
-        map, [&](auto scalar) { run_on_cpu<decltype(scalar)>(map, parameters, statistics, eps, growth, mean, var); });
+    visit_cpu_element(
+        map, [&](auto element) { run_on_cpu<decltype(element)>(map, parameters, statistics, eps, growth, mean, var); });
   }
-  return {map.contiguous(output_format(input)), mean, var};
+  return {map.contiguous(output_format(input)), mean.to(statistics_dtype(input)), var.to(statistics_dtype(input))};
 }
 
 Tensors empty_gradients(TensorList parameters, at::MemoryFormat format) {
@@ -274,7 +283,7 @@ std::tuple<Tensor, Tensors> dense_block_grad(const Tensor& grad_output, const Te
   } else if (runs_cuda_kernels(grad)) {
     dense::differentiate_on_cuda(grad, output.contiguous(kChannelsLast), parameters, statistics, mean, var, eps, growth,
                                  results);
-  } else if (is_16_bit(grad)) {
+  } else if (!is_element_type(grad)) {
     const Tensors wide = to_float(parameters), wide_statistics = to_float(statistics);
     auto [wide_input, wide_results] = dense_block_grad(grad.to(at::kFloat), output.to(at::kFloat), wide,
                                                        wide_statistics, mean.to(at::kDouble), var.to(at::kDouble), eps);
@@ -282,8 +291,9 @@ std::tuple<Tensor, Tensors> dense_block_grad(const Tensor& grad_output, const Te
     return {wide_input.to(grad.scalar_type()), results};
   } else {
     const Tensor map = output.contiguous(kChannelsLast);
-    visit_cpu_dtype(grad, [&](auto scalar) {
-      differentiate_on_cpu<decltype(scalar)>(grad, map, parameters, statistics, mean, var, eps, growth, results);
+    const Tensor means = mean.to(at::kDouble), vars = var.to(at::kDouble);
+    visit_cpu_element(grad, [&](auto element) {
+      differentiate_on_cpu<decltype(element)>(grad, map, parameters, statistics, means, vars, eps, growth, results);
     });
   }
   return {grad.narrow(1, 0, channels).clone(output_format(output)), results};
