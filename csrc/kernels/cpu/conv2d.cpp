@@ -93,11 +93,9 @@ bool is_worth_gathering(const Conv2dShape& shape) {
 template <typename T, typename E>
 void run(Correlation<T, E> problem, const Conv2dShape& shape, Conv2dPass pass) {
   if (problem.images * problem.width * problem.groups * problem.rows.result * problem.columns.result == 0) return;
-  if constexpr (std::is_same_v<T, E>) {
-    if (conv2d_suits_groups(shape, sizeof(T))) {
-      conv2d_groups(problem);
-      return;
-    }
+  if (conv2d_suits_groups(shape, sizeof(T))) {
+    conv2d_groups(problem);
+    return;
   }
   problem.source_layout =
       effective(problem.source_layout, problem.depth * problem.groups, problem.rows.source * problem.columns.source);
@@ -231,11 +229,9 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
   problem.weight_width = grad_weight_strides.k;
   problem.weight_row = grad_weight_strides.r;
   problem.weight_column = grad_weight_strides.s;
-  if constexpr (std::is_same_v<T, E>) {
-    if (conv2d_suits_groups(shape, sizeof(T))) {
-      conv2d_groups_weight_grad(problem);
-      return;
-    }
+  if (conv2d_suits_groups(shape, sizeof(T))) {
+    conv2d_groups_weight_grad(problem);
+    return;
   }
   problem.input_layout = effective(layout, shape.C, shape.H * shape.W);
   problem.output_layout = effective(layout, shape.K, shape.P * shape.Q);

@@ -31,12 +31,12 @@ bool takes_row_pairs(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
 }  // namespace
 
 BFloat16Kernel bfloat16_kernel(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
+  if (conv2d_suits_groups(s, sizeof(float))) return BFloat16Kernel::elements;
   if (s.R == 1 && s.S == 1 && s.stride_h == 1 && s.stride_w == 1) {
     const bool takes_all_pixels = s.pad_top == 0 && s.pad_left == 0 && s.P == s.H && s.Q == s.W;
     const bool is_product = takes_all_pixels && s.groups == 1 && s.C > 0 && has_bfloat16_gemm();
     return is_product ? BFloat16Kernel::product : BFloat16Kernel::none;
   }
-  if (conv2d_suits_groups(s, sizeof(float))) return BFloat16Kernel::none;
   if (has_bfloat16_gemm() && takes_pairs(s, layout, pass)) return BFloat16Kernel::pairs;
   if (has_bfloat16_gemm() && takes_row_pairs(s, layout, pass)) return BFloat16Kernel::row_pairs;
   return conv2d_takes_elements(s, pass) ? BFloat16Kernel::elements : BFloat16Kernel::none;

@@ -149,8 +149,8 @@ bool conv2d_suits_groups(const Conv2dShape& shape, int64_t element_bytes) {
   return channels == 1 || 2 * channels * element_bytes <= vector_bytes();
 }
 
-template <typename T>
-void conv2d_groups(const Correlation<T>& problem) {
+template <typename T, typename E>
+void conv2d_groups(const Correlation<T, E>& problem) {
   const AxesTables tables(problem.rows, problem.columns, problem.transposed);
   const GroupsChannels<T> channels = channels_of<T>(problem.groups, problem.depth, problem.width);
   const int64_t weights = packed_size(problem, channels);
@@ -167,7 +167,7 @@ void conv2d_groups(const Correlation<T>& problem) {
       std::copy_n(problem.bias + group * channels.width, channels.width, bias + at);
     }
   }
-  const GroupsCorrelation<T> work{problem.images,
+  const GroupsCorrelation<E> work{problem.images,
                                   tables.axes(),
                                   channels,
                                   {problem.source_layout, problem.source_channels, problem.source},
@@ -180,8 +180,8 @@ void conv2d_groups(const Correlation<T>& problem) {
   trim_workspace(Workspace::call);
 }
 
-template <typename T>
-void conv2d_groups_weight_grad(const WeightGradient<T>& problem) {
+template <typename T, typename E>
+void conv2d_groups_weight_grad(const WeightGradient<T, E>& problem) {
   const AxesTables tables(problem.rows, problem.columns, false);
   const GroupsChannels<T> channels = channels_of<T>(problem.groups, problem.depth, problem.width);
   const int64_t size = packed_size(problem, channels);
@@ -191,7 +191,7 @@ void conv2d_groups_weight_grad(const WeightGradient<T>& problem) {
       problem.images * problem.rows.result * problem.columns.result * channels.vectors * lanes<T>();
   const int64_t parts = std::min(std::clamp<int64_t>(elements / (kElementsPerSum * size), 2, kMostParts), pieces);
   T* const sums = static_cast<T*>(workspace(Workspace::call, parts * size * static_cast<int64_t>(sizeof(T))));
-  const GroupsWeightGradient<T> work{problem.images,
+  const GroupsWeightGradient<E> work{problem.images,
                                      tables.axes(),
                                      channels,
                                      {problem.input_layout, problem.input_channels, problem.input},
@@ -202,13 +202,17 @@ void conv2d_groups_weight_grad(const WeightGradient<T>& problem) {
   for (int64_t part = 1; part < parts; ++part) {
     for (int64_t i = 0; i < size; ++i) sums[i] += sums[part * size + i];
   }
-  for_weights(problem, channels, false, [&](int64_t from, int64_t at) { problem.grad_weight[at] = sums[from]; });
+  for_weights(problem, channels, false,
+              [&](int64_t from, int64_t at) { problem.grad_weight[at] = rounded_one<E>(sums[from]); });
   trim_workspace(Workspace::call);
 }
 
-template void conv2d_groups<float>(const Correlation<float>&);
-template void conv2d_groups<double>(const Correlation<double>&);
-template void conv2d_groups_weight_grad<float>(const WeightGradient<float>&);
-template void conv2d_groups_weight_grad<double>(const WeightGradient<double>&);
+#define D2L_INSTANTIATE(E)                                           \
+  template void conv2d_groups(const Correlation<computed_t<E>, E>&); \
+  template void conv2d_groups_weight_grad(const WeightGradient<computed_t<E>, E>&)
+D2L_INSTANTIATE(float);
+D2L_INSTANTIATE(double);
+D2L_INSTANTIATE(BFloat16);
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu

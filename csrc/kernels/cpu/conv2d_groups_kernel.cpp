@@ -11,6 +11,7 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/transpose.h"
+#include "kernels/cpu/vec_element.h"
 #include "kernels/cpu/workspace.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -28,9 +29,9 @@ template <typename T>
 using lanes_t = decltype(vec_t<T>{} < vec_t<T>{});
 
 // Pixels in NHWC of one image, or of some channels of it.
-template <typename T>
+template <typename S>
 struct Pixels {
-  T* data;
+  S* data;
   int64_t row, pixel;  // elements to the next
 };
 
@@ -64,17 +65,17 @@ D2L_INLINE lanes_t<T> load_lane_numbers(const GroupsChannels<T>& channels, int64
 }
 
 // One of several vectors is whole; one alone may not be.
-template <int kVectors, typename T>
-D2L_INLINE vec_t<T> load_lanes(const T* from, int64_t count) {
-  return kVectors > 1 || count == kLanes<T> ? load(from) : load_partial(from, count);
+template <int kVectors, typename S>
+D2L_INLINE element_vec_t<S> read_lanes(const S* from, int64_t count) {
+  return kVectors > 1 || count == kElements<S> ? read(from) : read_partial(from, count);
 }
 
-template <int kVectors, typename T>
-D2L_INLINE void store_lanes(T* to, vec_t<T> value, int64_t count) {
-  if (kVectors > 1 || count == kLanes<T>) {
-    store(to, value);
+template <int kVectors, typename S>
+D2L_INLINE void write_lanes(S* to, element_vec_t<S> value, int64_t count) {
+  if (kVectors > 1 || count == kElements<S>) {
+    write(to, value);
   } else {
-    store_partial(to, value, count);
+    write_partial(to, value, count);
   }
 }
 
@@ -114,33 +115,35 @@ D2L_INLINE void visit_taps(const GroupsChannels<T>& channels, const ColumnRun& r
 
 // ---- forward pass and input gradient -------------------------------------------------------------------------------
 
-template <typename T>
+// Elements S of rows are E in NHWC, and T where NCHW is transposed.
+template <typename E>
 struct Correlator {
-  const GroupsCorrelation<T>& problem;
+  using T = computed_t<E>;
+  const GroupsCorrelation<E>& problem;
   const GroupsAxes& axes = problem.axes;
   const GroupsChannels<T>& channels = problem.channels;
   const int64_t vector_weights = axes.taps * channels.depth * kLanes<T>;  // elements
-  static constexpr int64_t element_bytes = sizeof(T);
+  static constexpr int64_t element_bytes = sizeof(E);
   const bool fetches =  // the rows of a source that does not stay in the L2 cache
       problem.source.layout == Layout::nhwc &&
       problem.images * axes.source_rows * axes.source_columns * problem.source.pixel * element_bytes >= kFetchedBytes;
 
   // Adds a row of taps that lie side by side: each pixel of the source is loaded once. With `fetches`, the pixels below
   // it that the next row of the result needs are on their way then.
-  template <int kTaps, int kAdvance, int kColumns, int kVectors>
-  D2L_INLINE void add_adjacent(const ColumnRun& run, const Pixels<const T>& source, const T* weights, bool fetches_here,
+  template <int kTaps, int kAdvance, int kColumns, int kVectors, typename S>
+  D2L_INLINE void add_adjacent(const ColumnRun& run, const Pixels<const S>& source, const T* weights, bool fetches_here,
                                int64_t lanes, vec_t<T> (&sums)[kColumns][kVectors]) const {
     vec_t<T> w[kTaps][kVectors];
     for (int t = 0; t < kTaps; ++t) {
       const T* const from = weights + run.taps[t].tap * kLanes<T>;
       for (int v = 0; v < kVectors; ++v) w[t][v] = load(from + v * vector_weights);
     }
-    const T* from = source.data + run.taps[0].source * source.pixel;
+    const S* from = source.data + run.taps[0].source * source.pixel;
 #pragma GCC unroll 32
     for (int j = 0; j < (kColumns - 1) * kAdvance + kTaps; ++j, from += source.pixel) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        vec_t<T> value = load_lanes<kVectors>(from + v * kLanes<T>, lanes);
+        vec_t<T> value = read_lanes<kVectors>(from + v * kLanes<T>, lanes);
         keep_in_register(value);
         if (fetches_here) prefetch(from + v * kLanes<T>, kAdvance * source.row);
 #pragma GCC unroll 8
@@ -153,22 +156,22 @@ struct Correlator {
   }
 
   // Adds one tap of a depthwise convolution.
-  template <int kColumns, int kVectors>
-  D2L_INLINE void add_tap(const T* from, int64_t step, const T* weights, int64_t lanes,
+  template <int kColumns, int kVectors, typename S>
+  D2L_INLINE void add_tap(const S* from, int64_t step, const T* weights, int64_t lanes,
                           vec_t<T> (&sums)[kColumns][kVectors]) const {
     vec_t<T> w[kVectors];
     for (int v = 0; v < kVectors; ++v) w[v] = load(weights + v * vector_weights);
     for (int i = 0; i < kColumns; ++i, from += step) {
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += load_lanes<kVectors>(from + v * kLanes<T>, lanes) * w[v];
+      for (int v = 0; v < kVectors; ++v) sums[i][v] += read_lanes<kVectors>(from + v * kLanes<T>, lanes) * w[v];
     }
   }
 
   // Adds one tap of groups of several channels.
-  template <int kColumns>
-  D2L_INLINE void add_tap_of_groups(const T* from, int64_t step, const T* weights, int64_t lanes,
+  template <int kColumns, typename S>
+  D2L_INLINE void add_tap_of_groups(const S* from, int64_t step, const T* weights, int64_t lanes,
                                     vec_t<T> (&sums)[kColumns][1]) const {
     vec_t<T> values[kColumns];
-    for (int i = 0; i < kColumns; ++i) values[i] = load_lanes<1>(from + i * step, lanes);
+    for (int i = 0; i < kColumns; ++i) values[i] = read_lanes<1>(from + i * step, lanes);
     for (int64_t j = 0; j < channels.depth; ++j) {
       const auto numbers = load_lane_numbers(channels, j);
       const vec_t<T> w = load(weights + j * kLanes<T>);
@@ -176,10 +179,24 @@ struct Correlator {
     }
   }
 
+  // By way of memory: the loops over taps keep their sums in registers.
+  template <int kColumns, int kVectors>
+  D2L_INLINE void activate_sums(vec_t<T> (&sums)[kColumns][kVectors]) const {
+    constexpr int kCount = kColumns * kVectors * kLanes<T>;
+    alignas(kVectorBytes) T values[kCount];
+    for (int i = 0; i < kColumns; ++i) {
+      for (int v = 0; v < kVectors; ++v) store(values + (i * kVectors + v) * kLanes<T>, sums[i][v]);
+    }
+    activate(values, kCount, problem.activation);
+    for (int i = 0; i < kColumns; ++i) {
+      for (int v = 0; v < kVectors; ++v) sums[i][v] = load(values + (i * kVectors + v) * kLanes<T>);
+    }
+  }
+
   // kTaps and kAdvance are those of the run if its taps lie side by side, else kTaps is 0. `source` starts with the
   // first vector and column.
-  template <int kTaps, int kAdvance, int kColumns, int kVectors>
-  D2L_INLINE void tile(const Pixels<const T>& source, T* result, int64_t result_step, int64_t row, const ColumnRun& run,
+  template <int kTaps, int kAdvance, int kColumns, int kVectors, typename S>
+  D2L_INLINE void tile(const Pixels<const S>& source, S* result, int64_t result_step, int64_t row, const ColumnRun& run,
                        const Vectors& vectors) const {
     vec_t<T> sums[kColumns][kVectors];
     for (int v = 0; v < kVectors; ++v) {
@@ -188,14 +205,14 @@ struct Correlator {
     }
     const int64_t tap_weights = channels.depth * kLanes<T>, last = axes.row_begin[row + 1];
     for (int64_t r = axes.row_begin[row]; r < last; ++r) {
-      const Pixels<const T> line{source.data + axes.row_taps[r].source * source.row, source.row, source.pixel};
+      const Pixels<const S> line{source.data + axes.row_taps[r].source * source.row, source.row, source.pixel};
       const T* const weights =
           problem.weight + vectors.first * vector_weights + axes.row_taps[r].tap * axes.taps_in_row * tap_weights;
       if constexpr (kTaps > 0) {
         add_adjacent<kTaps, kAdvance>(run, line, weights, fetches && r + kAdvance >= last, vectors.source_lanes, sums);
       } else {
         for (int64_t s = 0; s < run.tap_count; ++s) {
-          const T* const from = line.data + run.taps[s].source * source.pixel;
+          const S* const from = line.data + run.taps[s].source * source.pixel;
           const T* const w = weights + run.taps[s].tap * tap_weights;
           const int64_t step = run.advance * source.pixel;
           if constexpr (kVectors == 1) {
@@ -208,17 +225,19 @@ struct Correlator {
         }
       }
     }
+    if (kIsRounded<S> && problem.activation != Activation::none) activate_sums(sums);
     for (int i = 0; i < kColumns; ++i) {
       for (int v = 0; v < kVectors; ++v) {
-        T* const to = result + i * result_step + v * kLanes<T>;
+        S* const to = result + i * result_step + v * kLanes<T>;
         if (fetches) prefetch(to, axes.result_columns * problem.result.pixel);
-        store_lanes<kVectors>(to, sums[i][v], vectors.result_lanes);
+        write_lanes<kVectors>(to, sums[i][v], vectors.result_lanes);
       }
     }
   }
 
   // A row of the result, of the vectors [begin, end). `source` and `result` start with vector 0.
-  void run_row(const Pixels<const T>& source, T* result, int64_t result_pixel, int64_t row, int64_t begin,
+  template <typename S>
+  void run_row(const Pixels<const S>& source, S* result, int64_t result_pixel, int64_t row, int64_t begin,
                int64_t end) const {
     const int64_t source_vector = channels.groups_in_vector * channels.depth;
     const int64_t result_vector = channels.groups_in_vector * channels.width;
@@ -228,12 +247,12 @@ struct Correlator {
       visit_taps(channels, run, [&](auto taps, auto advance) D2L_INLINE_LAMBDA {
         int64_t column = 0;
         const auto take = [&](auto columns) D2L_INLINE_LAMBDA {
-          const T* const from = source.data + column * step;
-          T* const to = result + (run.first + column * run.step) * result_pixel;
+          const S* const from = source.data + column * step;
+          S* const to = result + (run.first + column * run.step) * result_pixel;
           for_vectors<kTileVectors>(channels, begin, end, [&](const Vectors& vectors, auto count) D2L_INLINE_LAMBDA {
             tile<decltype(taps)::value, decltype(advance)::value, decltype(columns)::value, decltype(count)::value>(
-                {from + vectors.first * source_vector, source.row, source.pixel}, to + vectors.first * result_vector,
-                run.step * result_pixel, row, run, vectors);
+                Pixels<const S>{from + vectors.first * source_vector, source.row, source.pixel},
+                to + vectors.first * result_vector, run.step * result_pixel, row, run, vectors);
           });
           column += decltype(columns)::value;
         };
@@ -251,7 +270,12 @@ struct Correlator {
         }
       });
     }
+    if constexpr (!kIsRounded<S>) activate_row(result, result_pixel, begin, end);
+  }
+
+  void activate_row(T* result, int64_t result_pixel, int64_t begin, int64_t end) const {
     if (problem.activation == Activation::none) return;
+    const int64_t result_vector = channels.groups_in_vector * channels.width;
     const int64_t count =
         min(end * channels.groups_in_vector, channels.groups) * channels.width - begin * result_vector;
     for (int64_t column = 0; column < axes.result_columns; ++column) {
@@ -270,7 +294,7 @@ struct Correlator {
     for (int64_t first = begin, last; first < end; first = last) {
       const int64_t image = first / axes.result_rows;
       last = min(min(first + rows, end), (image + 1) * axes.result_rows);
-      const Pixels<const T> source{problem.source.data + image * axes.source_rows * source_row, source_row,
+      const Pixels<const E> source{problem.source.data + image * axes.source_rows * source_row, source_row,
                                    problem.source.pixel};
       for (int64_t vector = 0; vector < channels.vectors; vector += together) {
         for (int64_t i = first; i < last; ++i) {
@@ -304,8 +328,8 @@ struct Correlator {
                  source, depth);
     const Pixels<const T> pixels{source - groups_begin * channels.depth, axes.source_columns * depth, depth};
     for (int64_t row = 0; row < axes.result_rows; ++row) {
-      run_row(pixels, result + row * axes.result_columns * width - groups_begin * channels.width, width, row, begin,
-              end);
+      run_row<T>(pixels, result + row * axes.result_columns * width - groups_begin * channels.width, width, row, begin,
+                 end);
     }
     transpose<T>(result, width, result_pixels, width, problem.result.data + first * channels.width * result_pixels,
                  result_pixels);
@@ -341,16 +365,17 @@ D2L_INLINE void visit_count(int64_t count, Function&& function) {
   }
 }
 
-template <typename T>
+template <typename E>
 struct WeightGradientSums {
-  const GroupsWeightGradient<T>& problem;
+  using T = computed_t<E>;
+  const GroupsWeightGradient<E>& problem;
   const GroupsAxes& axes = problem.axes;
   const GroupsChannels<T>& channels = problem.channels;
   const int64_t vector_sums = axes.taps * channels.depth * kLanes<T>;  // elements
 
   // Adds up kTaps taps that lie side by side, for columns of grad_output that are kAdvance pixels apart in the input.
-  template <int kTaps, int kAdvance, int kVectors>
-  D2L_INLINE void add_depthwise(const T* input, int64_t input_pixel, const T* grad_output, int64_t grad_step,
+  template <int kTaps, int kAdvance, int kVectors, typename S>
+  D2L_INLINE void add_depthwise(const S* input, int64_t input_pixel, const S* grad_output, int64_t grad_step,
                                 int64_t columns, int64_t lanes, T* sums) const {
     vec_t<T> totals[kTaps][kVectors] = {};
     const auto add = [&](auto constant, int64_t column) D2L_INLINE_LAMBDA {
@@ -358,15 +383,15 @@ struct WeightGradientSums {
       vec_t<T> gradients[kColumns][kVectors];
       for (int i = 0; i < kColumns; ++i) {
         for (int v = 0; v < kVectors; ++v) {
-          gradients[i][v] = load_lanes<kVectors>(grad_output + (column + i) * grad_step + v * kLanes<T>, lanes);
+          gradients[i][v] = read_lanes<kVectors>(grad_output + (column + i) * grad_step + v * kLanes<T>, lanes);
         }
       }
-      const T* from = input + column * kAdvance * input_pixel;
+      const S* from = input + column * kAdvance * input_pixel;
 #pragma GCC unroll 16
       for (int j = 0; j < (kColumns - 1) * kAdvance + kTaps; ++j, from += input_pixel) {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
-          vec_t<T> value = load_lanes<kVectors>(from + v * kLanes<T>, lanes);
+          vec_t<T> value = read_lanes<kVectors>(from + v * kLanes<T>, lanes);
           keep_in_register(value);
 #pragma GCC unroll 8
           for (int t = 0; t < kTaps; ++t) {
@@ -389,31 +414,32 @@ struct WeightGradientSums {
     }
   }
 
-  template <int kDepth>
-  D2L_INLINE void add_groups(const T* input, int64_t input_step, const T* grad_output, int64_t grad_step,
+  template <int kDepth, typename S>
+  D2L_INLINE void add_groups(const S* input, int64_t input_step, const S* grad_output, int64_t grad_step,
                              int64_t columns, const Vectors& vectors, T* sums) const {
     lanes_t<T> lanes[kDepth];
     for (int j = 0; j < kDepth; ++j) lanes[j] = load_lane_numbers(channels, j);
     vec_t<T> totals[kDepth] = {};
     for (int64_t column = 0; column < columns; ++column) {
-      const vec_t<T> gradient = load_lanes<1>(grad_output + column * grad_step, vectors.result_lanes);
-      const vec_t<T> values = load_lanes<1>(input + column * input_step, vectors.source_lanes);
+      const vec_t<T> gradient = read_lanes<1>(grad_output + column * grad_step, vectors.result_lanes);
+      const vec_t<T> values = read_lanes<1>(input + column * input_step, vectors.source_lanes);
       for (int j = 0; j < kDepth; ++j) totals[j] += __builtin_shuffle(values, lanes[j]) * gradient;
     }
     for (int j = 0; j < kDepth; ++j) store(sums + j * kLanes<T>, load(sums + j * kLanes<T>) + totals[j]);
   }
 
   // Adds a row of grad_output, of the vectors [begin, end), with which `input`, `grad_output` and `sums` start.
-  void add_row(const Pixels<const T>& input, const T* grad_output, int64_t grad_pixel, int64_t row, int64_t begin,
+  template <typename S>
+  void add_row(const Pixels<const S>& input, const S* grad_output, int64_t grad_pixel, int64_t row, int64_t begin,
                int64_t end, T* sums) const {
     const int64_t input_vector = channels.groups_in_vector * channels.depth;
     const int64_t grad_vector = channels.groups_in_vector * channels.width;
     for (int64_t k = 0; k < axes.run_count; ++k) {
       const ColumnRun& run = axes.runs[k];
       const int64_t input_step = run.advance * input.pixel, grad_step = run.step * grad_pixel;
-      const T* const gradients = grad_output + run.first * grad_pixel;
+      const S* const gradients = grad_output + run.first * grad_pixel;
       for (int64_t r = axes.row_begin[row]; r < axes.row_begin[row + 1]; ++r) {
-        const T* const line = input.data + axes.row_taps[r].source * input.row;
+        const S* const line = input.data + axes.row_taps[r].source * input.row;
         T* const row_sums = sums + axes.row_taps[r].tap * axes.taps_in_row * channels.depth * kLanes<T>;
         if (!channels.is_depthwise()) {
           for (int64_t vector = begin; vector < end; ++vector) {
@@ -435,7 +461,7 @@ struct WeightGradientSums {
           // Taps that do not lie side by side one by one, and then the columns are as far apart as it takes.
           const int64_t pixel = kTaps > 0 ? input.pixel : input_step;
           for (int64_t s = 0; s < run.tap_count; s += max(kTaps, 1)) {
-            const T* const from = line + run.taps[s].source * input.pixel;
+            const S* const from = line + run.taps[s].source * input.pixel;
             T* const to = row_sums + run.taps[s].tap * kLanes<T>;
             for_vectors<kGradientVectors>(channels, begin, end,
                                           [&](const Vectors& vectors, auto together) D2L_INLINE_LAMBDA {
@@ -465,9 +491,10 @@ struct WeightGradientSums {
     clear(part, 0, channels.vectors);
     for (int64_t i = part * rows / problem.parts; i < (part + 1) * rows / problem.parts; ++i) {
       const int64_t image = i / axes.result_rows;
-      add_row({problem.input.data + image * axes.source_rows * input_row, input_row, problem.input.pixel},
-              problem.grad_output.data + i * axes.result_columns * problem.grad_output.pixel, problem.grad_output.pixel,
-              i % axes.result_rows, 0, channels.vectors, sums_of(part, 0));
+      add_row(
+          Pixels<const E>{problem.input.data + image * axes.source_rows * input_row, input_row, problem.input.pixel},
+          problem.grad_output.data + i * axes.result_columns * problem.grad_output.pixel, problem.grad_output.pixel,
+          i % axes.result_rows, 0, channels.vectors, sums_of(part, 0));
     }
   }
 
@@ -490,8 +517,8 @@ struct WeightGradientSums {
       transpose<T>(problem.grad_output.data + first * channels.width * output_pixels, output_pixels, width,
                    output_pixels, grad_output, width);
       for (int64_t row = 0; row < axes.result_rows; ++row) {
-        add_row({input, axes.source_columns * depth, depth}, grad_output + row * axes.result_columns * width, width,
-                row, begin, end, sums_of(part, begin));
+        add_row<T>({input, axes.source_columns * depth, depth}, grad_output + row * axes.result_columns * width, width,
+                   row, begin, end, sums_of(part, begin));
       }
     }
   }
@@ -505,9 +532,9 @@ int64_t multiply_adds(const GroupsAxes& axes, const GroupsChannels<T>& channels)
 
 }  // namespace
 
-template <typename T>
-void correlate_groups(const GroupsCorrelation<T>& problem) {
-  const Correlator<T> correlator{problem};
+template <typename E>
+void correlate_groups(const GroupsCorrelation<E>& problem) {
+  const Correlator<E> correlator{problem};
   const GroupsAxes& axes = problem.axes;
   const int64_t row_cost = axes.result_columns * multiply_adds(axes, problem.channels);
   if (problem.source.layout == Layout::nhwc) {
@@ -530,9 +557,9 @@ void correlate_groups(const GroupsCorrelation<T>& problem) {
   });
 }
 
-template <typename T>
-void weight_gradient_groups(const GroupsWeightGradient<T>& problem) {
-  const WeightGradientSums<T> gradient{problem};
+template <typename E>
+void weight_gradient_groups(const GroupsWeightGradient<E>& problem) {
+  const WeightGradientSums<E> gradient{problem};
   const GroupsAxes& axes = problem.axes;
   const int64_t cost = problem.images * axes.result_rows * axes.result_columns * multiply_adds(axes, problem.channels);
   if (problem.input.layout == Layout::nhwc) {
@@ -552,9 +579,12 @@ void weight_gradient_groups(const GroupsWeightGradient<T>& problem) {
   });
 }
 
-template void correlate_groups<float>(const GroupsCorrelation<float>&);
-template void correlate_groups<double>(const GroupsCorrelation<double>&);
-template void weight_gradient_groups<float>(const GroupsWeightGradient<float>&);
-template void weight_gradient_groups<double>(const GroupsWeightGradient<double>&);
+#define D2L_INSTANTIATE(E)                                     \
+  template void correlate_groups(const GroupsCorrelation<E>&); \
+  template void weight_gradient_groups(const GroupsWeightGradient<E>&)
+D2L_INSTANTIATE(float);
+D2L_INSTANTIATE(double);
+D2L_INSTANTIATE(BFloat16);
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/progress.h"
 #include "kernels/shapes.h"
 
@@ -48,43 +49,43 @@ struct GroupsChannels {
 };
 
 // A map of several images, its pixels `pixel` elements apart in NHWC.
-template <typename T>
+template <typename E>
 struct GroupsMap {
   Layout layout;
   int64_t pixel;
-  T* data;
+  E* data;
 };
 
-template <typename T>
+template <typename E>
 struct GroupsCorrelation {
   int64_t images;
   GroupsAxes axes;
-  GroupsChannels<T> channels;
-  GroupsMap<const T> source;
-  GroupsMap<T> result;
-  const T* weight;  // [vectors][taps][depth][lanes], zeros in empty lanes
-  const T* bias;    // [vectors][lanes], or null
+  GroupsChannels<computed_t<E>> channels;
+  GroupsMap<const E> source;
+  GroupsMap<E> result;
+  const computed_t<E>* weight;  // [vectors][taps][depth][lanes], zeros in empty lanes
+  const computed_t<E>* bias;    // [vectors][lanes], or null
   Activation activation;
   Progress progress;
 };
 
 // The axes are those of the forward pass.
-template <typename T>
+template <typename E>
 struct GroupsWeightGradient {
   int64_t images;
   GroupsAxes axes;
-  GroupsChannels<T> channels;
-  GroupsMap<const T> input, grad_output;
-  int64_t parts;  // of the images' rows (NHWC) or of the images (NCHW), each with sums of its own
-  T* sums;        // [parts][vectors][taps][depth][lanes]
+  GroupsChannels<computed_t<E>> channels;
+  GroupsMap<const E> input, grad_output;
+  int64_t parts;        // of the images' rows (NHWC) or of the images (NCHW), each with sums of its own
+  computed_t<E>* sums;  // [parts][vectors][taps][depth][lanes]
 };
 
 #define D2L_CONV2D_GROUPS_KERNELS(capability)                          \
   namespace capability {                                               \
-  template <typename T>                                                \
-  void correlate_groups(const GroupsCorrelation<T>& problem);          \
-  template <typename T>                                                \
-  void weight_gradient_groups(const GroupsWeightGradient<T>& problem); \
+  template <typename E>                                                \
+  void correlate_groups(const GroupsCorrelation<E>& problem);          \
+  template <typename E>                                                \
+  void weight_gradient_groups(const GroupsWeightGradient<E>& problem); \
   }
 D2L_FOR_EACH_CAPABILITY(D2L_CONV2D_GROUPS_KERNELS)
 #undef D2L_CONV2D_GROUPS_KERNELS
