@@ -18,6 +18,13 @@ SHAPES = {
     "dilation": (2, 41, 12, 12, 47, 3, 1, 2, 2, 1),
     "groups": (2, 34, 10, 10, 62, 3, 1, 1, 1, 2),
     "folded": (1, 5, 7, 7, 3, 5, 1, 2, 1, 1),
+    "depthwise": (2, 77, 12, 19, 77, 3, 1, 1, 1, 77),
+    "depthwise, stride 2": (2, 64, 13, 20, 64, 5, 2, 2, 1, 64),
+    "depthwise, dilation": (2, 40, 12, 12, 40, 3, 1, 2, 2, 40),
+    "depthwise, 1x1": (1, 35, 5, 6, 35, 1, 1, 0, 1, 35),
+    "two output channels a group": (2, 33, 9, 10, 66, 3, 1, 1, 1, 33),
+    "three channels a group": (2, 21, 9, 10, 14, 3, 2, 1, 1, 7),
+    "odd channels of tiles a group": (2, 35, 9, 10, 35, 3, 1, 1, 1, 5),
 }
 EVEN_SHAPES = {
     "3x3 of two channels": (2, 2, 30, 31, 64, 3, 1, 1, 1, 1),
@@ -28,6 +35,8 @@ EVEN_SHAPES = {
     "dilation": (2, 40, 12, 12, 48, 3, 1, 2, 2, 1),
     "groups": (2, 36, 10, 10, 68, 3, 1, 1, 1, 2),
     "folded": (1, 6, 7, 7, 4, 5, 1, 2, 1, 1),
+    "six channels a group": (2, 24, 9, 10, 32, 3, 1, 1, 1, 4),
+    "eight channels a group": (2, 48, 9, 17, 48, 3, 2, 1, 1, 6),
     "two output channels": (2, 16, 9, 9, 2, 3, 1, 1, 1, 1),
     "many channels": (2, 512, 7, 7, 512, 3, 1, 1, 1, 1),
 }

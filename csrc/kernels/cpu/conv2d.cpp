@@ -73,7 +73,7 @@ bool multiplies_pairs(const Conv2dShape& shape) { return has_bfloat16_gemm() && 
 bool multiplies_tiles(const Conv2dShape& shape) {
   if (capability() != Capability::amx || !multiplies_pairs(shape)) return false;
   if (shape.input_pixel_stride() == 1 && shape.dilation_w == 1) return shape.S >= 3 && shape.K >= 6;
-  if (shape.groups > 1) return shape.group_c() >= 8 && shape.group_k() >= 8;
+  if (shape.groups > 1) return has_groups_for_tiles(shape);
   return shape.C >= 2 && shape.K >= 4;
 }
 
@@ -229,7 +229,8 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
   problem.weight_width = grad_weight_strides.k;
   problem.weight_row = grad_weight_strides.r;
   problem.weight_column = grad_weight_strides.s;
-  if (conv2d_suits_groups(shape, sizeof(T))) {
+  const bool multiplies_bfloat16 = std::is_same_v<E, BFloat16> && multiplies_tiles(shape);
+  if (!multiplies_bfloat16 && conv2d_suits_groups(shape, sizeof(T))) {
     conv2d_groups_weight_grad(problem);
     return;
   }

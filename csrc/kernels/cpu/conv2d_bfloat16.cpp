@@ -31,7 +31,10 @@ bool takes_row_pairs(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
 }  // namespace
 
 BFloat16Kernel bfloat16_kernel(const Conv2dShape& s, Layout layout, Conv2dPass pass) {
-  if (conv2d_suits_groups(s, sizeof(float))) return BFloat16Kernel::elements;
+  if (conv2d_suits_groups(s, sizeof(float))) {
+    const bool fills_tiles = capability() == Capability::amx && has_groups_for_tiles(s);
+    return fills_tiles && takes_pairs(s, layout, pass) ? BFloat16Kernel::pairs : BFloat16Kernel::elements;
+  }
   if (s.R == 1 && s.S == 1 && s.stride_h == 1 && s.stride_w == 1) {
     const bool takes_all_pixels = s.pad_top == 0 && s.pad_left == 0 && s.P == s.H && s.Q == s.W;
     const bool is_product = takes_all_pixels && s.groups == 1 && s.C > 0 && has_bfloat16_gemm();

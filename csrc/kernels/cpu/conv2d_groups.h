@@ -9,8 +9,15 @@
 
 namespace d2l::cpu {
 
-// Whether these kernels take the shape and are the fastest choice for it.
+// Whether these kernels take the shape and are the fastest choice for it, unless tiles of AMX multiply bfloat16.
 bool conv2d_suits_groups(const Conv2dShape& shape, int64_t element_bytes);
+
+// From so many channels a group on such tiles are faster, where they take the shape.
+constexpr int64_t kLeastGroupInTiles = 6;
+
+inline bool has_groups_for_tiles(const Conv2dShape& shape) {
+  return shape.group_c() >= kLeastGroupInTiles && shape.group_k() >= kLeastGroupInTiles;
+}
 
 template <typename T, typename E>
 void conv2d_groups(const Correlation<T, E>& problem);

@@ -7,11 +7,11 @@
 #include "kernels/cpu/conv2d_groups_kernel.h"
 
 #include "kernels/cpu/activation.h"
+#include "kernels/cpu/conv2d_groups_lanes.h"
 #include "kernels/cpu/integers.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
 #include "kernels/cpu/transpose.h"
-#include "kernels/cpu/vec_element.h"
 #include "kernels/cpu/workspace.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
@@ -62,21 +62,6 @@ D2L_INLINE lanes_t<T> load_lane_numbers(const GroupsChannels<T>& channels, int64
   lanes_t<T> numbers;
   __builtin_memcpy(&numbers, channels.sources[channel], sizeof(numbers));
   return numbers;
-}
-
-// One of several vectors is whole; one alone may not be.
-template <int kVectors, typename S>
-D2L_INLINE element_vec_t<S> read_lanes(const S* from, int64_t count) {
-  return kVectors > 1 || count == kElements<S> ? read(from) : read_partial(from, count);
-}
-
-template <int kVectors, typename S>
-D2L_INLINE void write_lanes(S* to, element_vec_t<S> value, int64_t count) {
-  if (kVectors > 1 || count == kElements<S>) {
-    write(to, value);
-  } else {
-    write_partial(to, value, count);
-  }
 }
 
 // Calls function(taps, advance) with those of a depthwise convolution's run if its taps lie side by side, or zeros.
@@ -134,18 +119,17 @@ struct Correlator {
   D2L_INLINE void add_adjacent(const ColumnRun& run, const Pixels<const S>& source, const T* weights, bool fetches_here,
                                int64_t lanes, vec_t<T> (&sums)[kColumns][kVectors]) const {
     vec_t<T> w[kTaps][kVectors];
-    for (int t = 0; t < kTaps; ++t) {
-      const T* const from = weights + run.taps[t].tap * kLanes<T>;
-      for (int v = 0; v < kVectors; ++v) w[t][v] = load(from + v * vector_weights);
-    }
+    for (int t = 0; t < kTaps; ++t) load_factors<S>(weights + run.taps[t].tap * kLanes<T>, vector_weights, w[t]);
     const S* from = source.data + run.taps[0].source * source.pixel;
 #pragma GCC unroll 32
     for (int j = 0; j < (kColumns - 1) * kAdvance + kTaps; ++j, from += source.pixel) {
+      vec_t<T> values[kVectors];
+      read_vectors(from, lanes, values);
+      if (fetches_here) prefetch_vectors<kVectors>(from, kAdvance * source.row);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        vec_t<T> value = read_lanes<kVectors>(from + v * kLanes<T>, lanes);
+        vec_t<T> value = values[v];
         keep_in_register(value);
-        if (fetches_here) prefetch(from + v * kLanes<T>, kAdvance * source.row);
 #pragma GCC unroll 8
         for (int t = 0; t < kTaps; ++t) {
           const int i = (j - t) / kAdvance;
@@ -159,10 +143,11 @@ struct Correlator {
   template <int kColumns, int kVectors, typename S>
   D2L_INLINE void add_tap(const S* from, int64_t step, const T* weights, int64_t lanes,
                           vec_t<T> (&sums)[kColumns][kVectors]) const {
-    vec_t<T> w[kVectors];
-    for (int v = 0; v < kVectors; ++v) w[v] = load(weights + v * vector_weights);
+    vec_t<T> w[kVectors], values[kVectors];
+    load_factors<S>(weights, vector_weights, w);
     for (int i = 0; i < kColumns; ++i, from += step) {
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += read_lanes<kVectors>(from + v * kLanes<T>, lanes) * w[v];
+      read_vectors(from, lanes, values);
+      for (int v = 0; v < kVectors; ++v) sums[i][v] += values[v] * w[v];
     }
   }
 
@@ -198,10 +183,10 @@ struct Correlator {
   template <int kTaps, int kAdvance, int kColumns, int kVectors, typename S>
   D2L_INLINE void tile(const Pixels<const S>& source, S* result, int64_t result_step, int64_t row, const ColumnRun& run,
                        const Vectors& vectors) const {
-    vec_t<T> sums[kColumns][kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      const vec_t<T> bias = problem.bias == nullptr ? vec_t<T>{} : load(problem.bias + (vectors.first + v) * kLanes<T>);
-      for (int i = 0; i < kColumns; ++i) sums[i][v] = bias;
+    vec_t<T> sums[kColumns][kVectors], bias[kVectors] = {};
+    if (problem.bias != nullptr) load_factors<S>(problem.bias + vectors.first * kLanes<T>, kLanes<T>, bias);
+    for (int i = 0; i < kColumns; ++i) {
+      for (int v = 0; v < kVectors; ++v) sums[i][v] = bias[v];
     }
     const int64_t tap_weights = channels.depth * kLanes<T>, last = axes.row_begin[row + 1];
     for (int64_t r = axes.row_begin[row]; r < last; ++r) {
@@ -227,11 +212,9 @@ struct Correlator {
     }
     if (kIsRounded<S> && problem.activation != Activation::none) activate_sums(sums);
     for (int i = 0; i < kColumns; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        S* const to = result + i * result_step + v * kLanes<T>;
-        if (fetches) prefetch(to, axes.result_columns * problem.result.pixel);
-        write_lanes<kVectors>(to, sums[i][v], vectors.result_lanes);
-      }
+      S* const to = result + i * result_step;
+      if (fetches) prefetch_vectors<kVectors>(to, axes.result_columns * problem.result.pixel);
+      write_vectors(to, sums[i], vectors.result_lanes);
     }
   }
 
