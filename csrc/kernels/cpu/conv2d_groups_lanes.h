@@ -14,7 +14,7 @@ D2L_INLINE element_vec_t<S> read_lanes(const S* from, int64_t count) {
   return kVectors > 1 || count == kElements<S> ? read(from) : read_partial(from, count);
 }
 
-// Two vectors of bfloat16 are read as one register: channels 0, 2, ... and 1, 3, ... are its lower and upper halves,
+// Two vectors of bfloat16 are read as one register: channels 0, 2, ... and 1, 3, ... are the halves of its lanes,
 // which takes one instruction for each, in place of two.
 template <int kVectors, typename S>
 constexpr bool kAlternates = kIsRounded<S> && kVectors == 2;
