@@ -1,13 +1,12 @@
 #include "common/reuse.h"
 
 #include <ATen/core/grad_mode.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/graph_task.h>
 
 #include <utility>
 
 #include "common/allocate.h"
+#include "common/plain.h"
 
 namespace d2l {
 
@@ -44,24 +43,6 @@ class Offers {
 thread_local Offer* Offers::innermost_ = nullptr;
 
 namespace {
-
-// What a tensor has that is only memory. Others stand for something: for a batch, for a node of a traced graph, ...
-constexpr c10::DispatchKeySet kPlainKeys({c10::DispatchKey::CPU, c10::DispatchKey::CUDA,
-                                          c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU,
-                                          c10::DispatchKey::AutogradCUDA, c10::DispatchKey::AutocastCPU,
-                                          c10::DispatchKey::AutocastCUDA});
-// What watches, or rewrites, every call.
-constexpr c10::DispatchKeySet kWatchingKeys({c10::DispatchKey::Python, c10::DispatchKey::PythonDispatcher,
-                                             c10::DispatchKey::Functionalize,
-                                             c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
-
-bool is_plain(const at::Tensor& tensor) {
-  return (tensor.key_set() - kPlainKeys).highestFunctionalityKey() == c10::DispatchKey::Undefined;
-}
-
-bool is_watched() {
-  return c10::impl::dispatch_mode_enabled() || c10::impl::tls_local_dispatch_key_set().included_.has_any(kWatchingKeys);
-}
 
 // Whether those are all the references to the tensor. Its wrapper in Python, if there is one, has another, and lives as
 // long as the tensor does; whatever refers to it in Python, then, refers to the wrapper.

@@ -14,6 +14,8 @@ using OptionalTensor = std::optional<Tensor>;
 
 // Planes of fewer pixels are transposed: half a vector of them would be empty.
 constexpr int64_t kLeastPlane = 32;
+// Casts of smaller weights are next to nothing.
+constexpr int64_t kLeastFloats = 1 << 20;
 
 const uint16_t* bits_of(const Tensor& tensor) {
   return reinterpret_cast<const uint16_t*>(tensor.const_data_ptr<at::BFloat16>());
@@ -21,13 +23,18 @@ const uint16_t* bits_of(const Tensor& tensor) {
 
 bool begins_at_a_pair(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(bits_of(tensor)) % 4 == 0; }
 
-// A matrix whose columns are the depth, copied unless it lies as the product reads it.
+// A matrix whose columns are the depth, copied unless it lies as the product reads it. Of float32, it is not.
 struct Matrix {
   Tensor storage;
   cpu::BFloat16Matrix matrix;
 
   explicit Matrix(const Tensor& given) : storage(given) {
     const int64_t rows = given.size(0), columns = given.size(1);
+    if (given.scalar_type() == at::kFloat) {
+      const bool adjacent = given.stride(1) != 1;
+      matrix = {nullptr, adjacent ? 1 : given.stride(0), given.stride(1), adjacent, 0, given.const_data_ptr<float>()};
+      return;
+    }
     if (given.stride(0) == 1 && rows > 1) {
       matrix = {bits_of(given), 1, given.stride(1), true, 0};
       return;
@@ -49,7 +56,11 @@ cpu::BFloat16Gemm problem_of(int64_t rows, int64_t columns, int64_t depth, const
   problem.columns = columns;
   problem.depth = depth;
   problem.bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
-  problem.c = reinterpret_cast<uint16_t*>(output.mutable_data_ptr<at::BFloat16>());
+  if (output.scalar_type() == at::kFloat) {
+    problem.exact = output.mutable_data_ptr<float>();
+  } else {
+    problem.c = reinterpret_cast<uint16_t*>(output.mutable_data_ptr<at::BFloat16>());
+  }
   problem.c_row = columns;
   problem.activation = activation;
   problem.images = 1;
@@ -69,6 +80,12 @@ int64_t plane_of(const Tensor& map) { return map.size(2) * map.size(3); }
 
 bool has_bfloat16_product(const Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 && tensor.device().is_cpu() && cpu::has_bfloat16_gemm();
+}
+
+bool can_be_floats(const Tensor& weight) {
+  return weight.scalar_type() == at::kFloat && weight.device().is_cpu() && weight.dim() == 2 &&
+         weight.is_contiguous() && weight.size(1) % 2 == 0 && weight.numel() >= kLeastFloats &&
+         cpu::has_bfloat16_gemm();
 }
 
 void bfloat16_product(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const Tensor& output,

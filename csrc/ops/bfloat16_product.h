@@ -13,9 +13,14 @@ namespace d2l {
 bool has_bfloat16_product(const at::Tensor& tensor);
 
 // output = activation(input weight^T + bias): matrices (rows, depth) and (columns, depth) with any strides and a depth
-// over 0, and an output (rows, columns) whose rows are contiguous.
+// over 0, and an output (rows, columns) whose rows are contiguous. The output may be of float32, and so may a weight that
+// can_be_floats().
 void bfloat16_product(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                       const at::Tensor& output, Activation activation);
+
+// Whether a product rounds this weight (columns, depth) of float32, or its transpose, where it reads it: it is one that
+// no cache holds, and so it is read once, without a copy.
+bool can_be_floats(const at::Tensor& weight);
 
 // A 1x1 convolution of all pixels, its channels multiplied by the matrix `weight` (output channels, input channels)
 // with any strides. The output is dense in the layout, or in NHWC a range of the channels of a wider map; the input is

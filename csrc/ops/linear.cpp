@@ -16,6 +16,7 @@
 #include "common/device.h"
 #include "common/dispatch.h"
 #include "common/function.h"
+#include "common/plain.h"
 #include "common/reuse.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/conv2d.h"
@@ -273,17 +274,103 @@ Tensor linear_activation_autograd(const Tensor& input, const Tensor& weight, con
 
 // ---- autocast: like torch's linear, in the lower precision -----------------------------------------------------
 
+// With a large weight of float32, which the products round where they read it, and whose gradient they do not round at
+// all: the casts and the copies of such a weight take longer than the products. The bias is of float32 too.
+struct LinearOfFloats : Function<LinearOfFloats> {
+  static Tensor product(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, Activation activation) {
+    const Tensor output = new_tensor({input.size(0), weight.size(0)}, input.options());
+    bfloat16_product(input, weight, bias, output, activation);
+    return output;
+  }
+
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        std::string_view activation) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const Tensor output = product(input, weight, bias, activation_of(kFusedName, activation));
+    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(),
+                            activation == "none" ? Tensor() : output});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->saved_data["activation"] = std::string(activation);
+    return output;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    variable_list result(4);
+    if (!grads[0].defined()) {
+      return result;
+    }
+    const auto saved = ctx->get_saved_variables();
+    const bool needs_bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+    const auto [grad, grad_bias] =
+        activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
+    if (needs_bias_grad) result[2] = grad_bias.to(at::kFloat);
+    const bool is_final = !at::GradMode::is_enabled() && is_plain(grad) && !is_watched();
+    if (ctx->needs_input_grad(1)) {
+      result[1] = is_final ? weight_grad(grad, saved[0]) : call_linear(grad.t(), saved[0].t()).to(at::kFloat);
+    }
+    if (ctx->needs_input_grad(0)) {
+      const OfferedInput offer(saved[0]);
+      result[0] = is_final ? input_grad(grad, saved[1]) : call_linear(grad, saved[1].to(at::kBFloat16).t());
+    }
+    return result;
+  }
+
+  static Tensor weight_grad(const Tensor& grad, const Tensor& input) {
+    Tensor result = new_tensor({grad.size(1), input.size(1)}, grad.options().dtype(at::kFloat));
+    bfloat16_product(grad.t(), input.t(), std::nullopt, result, Activation::none);
+    return result;
+  }
+
+  static Tensor input_grad(const Tensor& grad, const Tensor& weight) {
+    Tensor result = taken_or_empty({grad.size(0), weight.size(1)}, grad.options(), at::MemoryFormat::Contiguous);
+    bfloat16_product(grad, weight.t(), std::nullopt, result, Activation::none);
+    return result;
+  }
+};
+
+// Whether those arguments, the input lowered already, are LinearOfFloats's; else, wrong ones among them, they are the
+// ordinary op's. Without gradients a weight is often used again, and autocast keeps its cast: for more than a few rows
+// the product is what takes the time, and the cast is worth that.
+constexpr int64_t kFewRows = 32;
+
+bool suit_floats(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+  const auto is_ordinary = [](const Tensor& tensor) { return is_plain(tensor) && !has_tangent(tensor); };
+  if (!input.defined() || !weight.defined() || is_watched() || !is_ordinary(input) || !is_ordinary(weight) ||
+      !can_be_floats(weight) || input.scalar_type() != at::kBFloat16 || input.dim() != 2 || input.size(0) == 0 ||
+      input.size(1) != weight.size(1) || !input.device().is_cpu() || input.layout() != at::kStrided) {
+    return false;
+  }
+  if (bias.has_value() && (!is_ordinary(*bias) || bias->scalar_type() != at::kFloat || !bias->device().is_cpu() ||
+                           bias->dim() != 1 || bias->size(0) != weight.size(0))) {
+    return false;
+  }
+  return at::GradMode::is_enabled() || input.size(0) <= kFewRows;
+}
+
+Tensor linear_of_floats(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        std::string_view activation) {
+  if (needs_autograd(kFusedName, input, weight, tensor_or_undefined(bias))) {
+    return LinearOfFloats::apply(input, weight, bias, activation);
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return LinearOfFloats::product(input, weight, bias, activation_of(kFusedName, activation));
+}
+
 template <c10::DeviceType device, c10::DispatchKey key>
 struct Autocast {
   static Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
     const c10::impl::ExcludeDispatchKeyGuard guard(key);
-    return call_linear(lower(input), lower(weight), lower(bias));
+    const Tensor x = lower(input);
+    if (suit_floats(x, weight, bias)) return linear_of_floats(x, weight, bias, "none");
+    return call_linear(x, lower(weight), lower(bias));
   }
 
   static Tensor linear_activation(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                                   std::string_view activation) {
     const c10::impl::ExcludeDispatchKeyGuard guard(key);
-    return call_linear_activation(lower(input), lower(weight), lower(bias), activation);
+    const Tensor x = lower(input);
+    if (suit_floats(x, weight, bias)) return linear_of_floats(x, weight, bias, activation);
+    return call_linear_activation(x, lower(weight), lower(bias), activation);
   }
 
  private:

@@ -17,6 +17,8 @@ struct BFloat16Matrix {
   int64_t line, depth;  // strides of its rows (of a) or columns (of b), and of the depth
   bool adjacent;        // whether `line` is 1, and not the stride of the depth
   int64_t image;        // from the matrix of an image to that of the next; 0 for one that all images share
+  // Float32 values instead of data, rounded as they are read: of b, with an even depth unless it is adjacent.
+  const float* floats = nullptr;
 };
 
 struct BFloat16Gemm {
@@ -26,6 +28,7 @@ struct BFloat16Gemm {
   bool is_row_bias;   // [rows], else [columns]
   uint16_t* c;        // [images][rows][columns], or [rows][columns] if the products of all images are added up
   int64_t c_row;      // from a row of c to the next: more than columns only where there is one c
+  float* exact;       // or null: where results go instead of c, not rounded
   Activation activation;
   int64_t images;
   bool adds_images;

@@ -11,14 +11,21 @@ constexpr int64_t kChunkBytes = 512 << 10;
 constexpr int64_t kLeastRows = 16 * kGemmRows;
 
 Operand<float> operand(const BFloat16Matrix& matrix, int64_t depth, int64_t image) {
-  return {matrix.data + image * matrix.image, matrix.line, matrix.depth, matrix.image, matrix.adjacent, depth};
+  const int64_t from = image * matrix.image;
+  Operand<float> result{matrix.data + from, matrix.line, matrix.depth, matrix.image, matrix.adjacent, depth};
+  if (matrix.floats != nullptr) result.floats = matrix.floats + from;
+  return result;
 }
 
 void multiply_rows(const Product<float>& whole, Range rows) {
   Product<float> part = whole;
   part.rows = rows.size();
   part.a.data += rows.begin * part.a.line;
-  part.c += rows.begin * part.c_row;
+  if (is_exact(part)) {
+    part.exact.data += rows.begin * part.exact.row;
+  } else {
+    part.c += rows.begin * part.c_row;
+  }
   if (part.bias != nullptr && part.is_row_bias) part.bias += rows.begin;
   multiply(part);
 }
@@ -41,18 +48,21 @@ void multiply_chunks(const Product<float>& product) {
 void multiply_images(const BFloat16Gemm& g) {
   const int64_t products = g.adds_images ? 1 : g.images;
   const auto multiply_image = [&](int64_t image) {
-    multiply_chunks({g.rows,
-                     g.columns,
-                     ceil_div(g.depth, 2),
-                     g.adds_images ? g.images : 1,
-                     operand(g.a, g.depth, image),
-                     operand(g.b, g.depth, image),
-                     g.bias,
-                     g.is_row_bias,
-                     g.c + image * g.rows * g.columns,
-                     g.c_row,
-                     g.activation,
-                     {}});
+    const int64_t result = image * g.rows * g.columns;
+    Product<float> product{g.rows,
+                           g.columns,
+                           ceil_div(g.depth, 2),
+                           g.adds_images ? g.images : 1,
+                           operand(g.a, g.depth, image),
+                           operand(g.b, g.depth, image),
+                           g.bias,
+                           g.is_row_bias,
+                           g.exact == nullptr ? g.c + result : nullptr,
+                           g.c_row,
+                           g.activation,
+                           {}};
+    if (g.exact != nullptr) product.exact = {g.exact + result, g.c_row};
+    multiply_chunks(product);
   };
   if (products < 2 * max_threads()) {  // the threads share each of them
     for (int64_t i = 0; i < products; ++i) multiply_image(i);

@@ -97,6 +97,7 @@ bool can_round_registers(const Product<T>& problem) {
 // Whether sums that are to be rounded are kept in memory before.
 template <typename T>
 bool keeps_sums(const Product<T>& problem) {
+  if (is_exact(problem)) return false;
   if (!can_round_registers(problem) || is_for_dots(problem)) return true;
   if (is_for_sums(problem)) return problem.depth > kLittleDepth;
   return problem.runs > 1 || problem.depth > deepest_block(problem);
@@ -132,13 +133,14 @@ struct Driver {
     const bool aliased = p.a.distance() * size % kAliasedBytes == 0 && p.rows > 1;
     copies_a = p.a.adjacent || (aliased && p.columns > kGemmColumns<T>) ||
                !is_whole_steps(p.depth - (blocks_per_run - 1) * depth_block);
-    constexpr int64_t kValueBytes = sizeof(Value<T>);
     streams = blocks() == 1 && p.activation == Activation::none && p.progress.report == nullptr &&
-              p.rows * p.columns * kValueBytes >= kStreamedBytes && p.columns % kLanes<T> == 0 &&
-              p.c_row % kLanes<T> == 0 && reinterpret_cast<uintptr_t>(p.c) % (kLanes<T> * kValueBytes) == 0;
-    rounds_tiles = kRounds && can_round_registers(p);
+              p.columns % kLanes<T> == 0 &&
+              (is_exact(p) ? can_stream(p.exact.data, p.exact.row) : can_stream(p.c, p.c_row));
+    rounds_tiles = kRounds && !is_exact(p) && can_round_registers(p);
     grid = choose_grid();
-    if constexpr (kRounds) {
+    if (is_exact(p)) {
+      sums = p.exact;
+    } else if constexpr (kRounds) {
       sums = {nullptr, p.columns};
       const int64_t count =
           keeps_in_blocks() ? ceil_div(p.rows, kGemmRows) * panels() * kGemmBlock<T> : p.rows * p.columns;
@@ -146,6 +148,19 @@ struct Driver {
     } else {
       sums = {p.c, p.c_row};
     }
+  }
+
+  // Whether so large a result, aligned to whole registers, is to be written past the cache.
+  template <typename Result>
+  bool can_stream(const Result* c, int64_t row) const {
+    constexpr int64_t kSize = sizeof(Result);
+    return problem.rows * problem.columns * kSize >= kStreamedBytes && row % kLanes<T> == 0 &&
+           reinterpret_cast<uintptr_t>(c) % (kLanes<T> * kSize) == 0;
+  }
+
+  // A result of c, if it is rounded.
+  Value<T>* rounded_at(int64_t row, int64_t column) const {
+    return is_exact(problem) ? nullptr : problem.c + row * problem.c_row + column;
   }
 
   int64_t panels() const { return ceil_div(problem.columns, kGemmColumns<T>); }
@@ -207,7 +222,7 @@ struct Driver {
 
   // The sum of a row takes the place of the first slice's before it is rounded.
   void add_slices(T* slices, int64_t slice, int64_t row) const {
-    T* const to = kRounds ? slices : sums.data + row * sums.row;
+    T* const to = kRounds && !is_exact(problem) ? slices : sums.data + row * sums.row;
     for (int64_t j = 0; j < problem.columns; j += kLanes<T>) {
       const int64_t lanes = min(kLanes<T>, problem.columns - j);
       vec_t<T> sum{};
@@ -217,7 +232,7 @@ struct Driver {
       for (int64_t i = 0; i < grid.depth; ++i) sum += load(slices + i * slice + j);
       store_partial(to + j, sum, lanes);
     }
-    finish(to, problem.columns, problem.c + row * problem.c_row, 1, problem.columns);
+    finish(to, problem.columns, rounded_at(row, 0), 1, problem.columns);
   }
 
   void run_task(int64_t task, const Sums<T>& to, bool finishes) const {
@@ -292,10 +307,26 @@ struct Driver {
       const int64_t count = min(width, columns.size() - column);
       T* to = packed + panel_offset(panel);
       if (count < width) __builtin_memset(to, 0, static_cast<size_t>(steps.size() * width) * sizeof(T));
-      const T* from = problem.b.at(columns.begin + column, steps.begin, steps.run);
-      transpose<T>(from, problem.b.distance(), count, steps.size(), to, width);
+      const int64_t offset = problem.b.offset(columns.begin + column, steps.begin, steps.run) / kStepValues;
+      visit_steps(problem.b, [&](const auto* b) { pack_columns(b + offset, count, steps.size(), to, width); });
     }
   }
+
+  void pack_columns(const T* from, int64_t count, int64_t depth, T* to, int64_t width) const {
+    transpose<T>(from, problem.b.distance(), count, depth, to, width);
+  }
+#if defined(__AVX512BF16__)
+  void pack_columns(const FloatPair* from, int64_t count, int64_t depth, T* to, int64_t width) const {
+    alignas(kVectorBytes) T rounded[kGemmColumns<T> * kLanes<T>];
+    for (int64_t d = 0; d < depth; d += kLanes<T>) {
+      const int64_t pairs = min(kLanes<T>, depth - d);
+      for (int64_t i = 0; i < count; ++i) {
+        store(rounded + i * kLanes<T>, factor<T>(from + i * problem.b.distance() + d, pairs));
+      }
+      transpose<T>(static_cast<const T*>(rounded), kLanes<T>, count, pairs, to + d * width, width);
+    }
+  }
+#endif
 
   // Of the panel that starts where so many columns are left.
   static int64_t panel_width(int64_t columns) { return columns > kLanes<T> ? kGemmColumns<T> : kLanes<T>; }
@@ -371,7 +402,7 @@ struct Driver {
         }
       }
       T* tile_c = to.data + row * to.row + columns.begin;
-      Value<T>* result = problem.c + row * problem.c_row + columns.begin;
+      Value<T>* result = rounded_at(row, columns.begin);
       for (int64_t panel = 0; panel < panels; ++panel) {
         const int64_t column = panel * kGemmColumns<T>, width = panel_width(columns.size() - column);
         const int64_t count = min(width, columns.size() - column);
@@ -401,9 +432,12 @@ struct Driver {
   LinePrefetch next_b(Steps steps, Range columns, int64_t column) const {
     const int64_t count = min(column_block, columns.end - column), values = steps.size() * kStepValues;
     if (count <= 0) return {};
-    const Value<T>* start = problem.b.values_at(column, steps.begin, steps.run);
-    if (problem.b.adjacent) return LinePrefetch::of(start, count, values, problem.b.depth);
-    return LinePrefetch::of(start, values, count, problem.b.line);
+    const auto lines_of = [&](const auto* b) {
+      const auto* start = b + problem.b.offset(column, steps.begin, steps.run);
+      return problem.b.adjacent ? LinePrefetch::of(start, count, values, problem.b.depth)
+                                : LinePrefetch::of(start, values, count, problem.b.line);
+    };
+    return problem.b.floats != nullptr ? lines_of(problem.b.floats) : lines_of(problem.b.data);
   }
 
   // A tile of rows of a that is read in place.
@@ -436,15 +470,15 @@ struct Driver {
       }
     }
     if constexpr (kRounds) {
-      for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t i = 0; i < rows && !is_exact(problem); ++i) {
         round_all(from + i * from_row, columns, result + i * problem.c_row);
       }
     }
   }
 
   void finish(Range rows, Range columns) const {
-    finish(sums.data + rows.begin * sums.row + columns.begin, sums.row,
-           problem.c + rows.begin * problem.c_row + columns.begin, rows.size(), columns.size());
+    finish(sums.data + rows.begin * sums.row + columns.begin, sums.row, rounded_at(rows.begin, columns.begin),
+           rows.size(), columns.size());
   }
 };
 
@@ -459,7 +493,9 @@ void run_exchanged(const Driver<T>& driver) {
   const int64_t tiles = ceil_div(problem.columns, kGemmRows);
   parallel_for(0, tiles, ceil_div(tiles, threads_for(problem)), [&](int64_t begin, int64_t end) {
     const Range columns{begin * kGemmRows, min(problem.columns, end * kGemmRows)};
-    multiply_by_exchanged_tiles(problem, driver.sums, packed, columns.begin, columns.end);
+    visit_steps(problem.b, [&](const auto* b) {
+      multiply_by_exchanged_tiles(problem, driver.sums, b, packed, columns.begin, columns.end);
+    });
     driver.finish({0, problem.rows}, columns);
   });
   trim_workspace(Workspace::call);
@@ -477,7 +513,7 @@ void run_dots(const Driver<T>& driver) {
 #endif
   parallel_for(0, problem.columns, max(1, kGrain / max(1, problem.rows * problem.depth)),
                [&](int64_t begin, int64_t end) {
-                 multiply_by_dots(problem, driver.sums, begin, end);
+                 visit_steps(problem.b, [&](const auto* b) { multiply_by_dots(problem, driver.sums, b, begin, end); });
                  driver.finish({0, problem.rows}, {begin, end});
                });
 }

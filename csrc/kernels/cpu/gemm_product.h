@@ -36,28 +36,49 @@ D2L_INLINE vec_t<T> multiply_add(vec_t<T> a, vec_t<T> b, vec_t<T> sum) {
 }
 
 #if defined(__AVX512BF16__)
+// Two registers of floats that follow one another as a register of pairs.
+template <typename T>
+D2L_INLINE vec_t<T> rounded_pairs(__m512 first, __m512 second) {
+  return (vec_t<T>)(__m512i)_mm512_cvtne2ps_pbh(second, first);
+}
+
 // Lines of an operand that are neighbours in memory, at one step of the depth.
 template <typename T>
 struct Neighbours {
   const uint16_t *first, *second;
-  __mmask16 has_second;  // none of them where the depth is odd
+  __mmask16 has_second;                                           // none of them where the depth is odd
+  const float *first_floats = nullptr, *second_floats = nullptr;  // instead
 
   D2L_INLINE vec_t<T> at(int64_t i) const { return paired(i, 0xffff); }
   D2L_INLINE vec_t<T> at(int64_t i, int64_t count) const {
     return paired(i, static_cast<__mmask16>((1u << count) - 1));
   }
+  // One line of memory of values, two of floats.
   D2L_INLINE void prefetch(int64_t i) const {
-    __builtin_prefetch(first + i, 0, 2);
-    __builtin_prefetch(second + i, 0, 2);
+    if (first_floats == nullptr) {
+      __builtin_prefetch(first + i, 0, 2);
+      __builtin_prefetch(second + i, 0, 2);
+      return;
+    }
+#pragma GCC unroll 2
+    for (int64_t j = i; j < i + 2 * kLanes<T>; j += kLanes<T>) {
+      __builtin_prefetch(first_floats + j, 0, 2);
+      __builtin_prefetch(second_floats + j, 0, 2);
+    }
   }
 
  private:
   D2L_INLINE vec_t<T> paired(int64_t i, __mmask16 lanes) const {
-    const __m512i low = widened(first + i, lanes), high = widened(second + i, lanes);
+    const bool are_floats = first_floats != nullptr;
+    const __m512i low = are_floats ? rounded(first_floats + i, lanes) : widened(first + i, lanes);
+    const __m512i high = are_floats ? rounded(second_floats + i, lanes) : widened(second + i, lanes);
     return (vec_t<T>)_mm512_maskz_or_epi32(0xffff, low, _mm512_maskz_slli_epi32(has_second, high, 16));
   }
   static D2L_INLINE __m512i widened(const uint16_t* from, __mmask16 lanes) {
     return _mm512_maskz_cvtepu16_epi32(lanes, _mm256_maskz_loadu_epi16(lanes, from));
+  }
+  static D2L_INLINE __m512i rounded(const float* from, __mmask16 lanes) {
+    return _mm512_maskz_cvtepu16_epi32(lanes, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, from)));
   }
 };
 
@@ -89,6 +110,7 @@ struct Neighbours {
   D2L_INLINE vec_t<T> at(int64_t i, int64_t count) const { return load_partial(first + i, count); }
   D2L_INLINE void prefetch(int64_t i) const { __builtin_prefetch(first + i, 0, 2); }
 };
+#endif
 
 template <typename T>
 D2L_INLINE void store_value(T* to, vec_t<T> value) {
@@ -107,7 +129,6 @@ template <typename T>
 D2L_INLINE void store_value_streaming(T* to, vec_t<T> value) {
   store_streaming(to, value);
 }
-#endif
 
 // Steps of one run of the depth.
 struct Steps {
@@ -120,11 +141,16 @@ template <typename T>
 struct Operand {
   const Value<T>* data;
   int64_t line, depth, run;
-  bool adjacent;   // whether its lines are neighbours in memory (`line` is 1); else its depth is
-  int64_t values;  // of a run of the depth
+  bool adjacent;                  // whether its lines are neighbours in memory (`line` is 1); else its depth is
+  int64_t values;                 // of a run of the depth
+  const float* floats = nullptr;  // of b: float32 values instead, rounded on their way
+
+  D2L_INLINE int64_t offset(int64_t i, int64_t step, int64_t of_run) const {
+    return of_run * run + i * line + step * kStepValues * depth;
+  }
 
   D2L_INLINE const Value<T>* values_at(int64_t i, int64_t step, int64_t of_run) const {
-    return data + of_run * run + i * line + step * kStepValues * depth;
+    return data + offset(i, step, of_run);
   }
 
   // Where the depth is contiguous: a step of a line, and the distance to the same step of the next.
@@ -135,12 +161,14 @@ struct Operand {
 
   // Where lines are neighbours: a step of those from `i` on.
   D2L_INLINE Neighbours<T> neighbours(int64_t i, int64_t step, int64_t of_run) const {
-    const Value<T>* first = values_at(i, step, of_run);
 #if defined(__AVX512BF16__)
     const bool is_pair = 2 * step + 1 < values;
-    return {first, is_pair ? first + depth : first, static_cast<__mmask16>(is_pair ? 0xffff : 0)};
+    const int64_t first = offset(i, step, of_run), second = is_pair ? first + depth : first;
+    const auto has_second = static_cast<__mmask16>(is_pair ? 0xffff : 0);
+    if (floats != nullptr) return {nullptr, nullptr, has_second, floats + first, floats + second};
+    return {data + first, data + second, has_second};
 #else
-    return {first};
+    return {values_at(i, step, of_run)};
 #endif
   }
 
@@ -148,6 +176,13 @@ struct Operand {
     if constexpr (kStepValues == 1) return data[i * line + step * depth];
     return adjacent ? neighbours(i, step, 0).at(0, 1)[0] : *at(i, step, 0);
   }
+};
+
+// Sums in memory, or where they are kept until they are rounded.
+template <typename T>
+struct Sums {
+  T* data;
+  int64_t row;
 };
 
 // c = activation(bias + a b), as in gemm.h.
@@ -162,6 +197,12 @@ struct Product {
   int64_t c_row;
   Activation activation;
   Progress progress;
+  Sums<T> exact = {};  // with data: where the results go instead of c, not rounded
 };
+
+template <typename T>
+D2L_INLINE bool is_exact(const Product<T>& problem) {
+  return kRounds && problem.exact.data != nullptr;
+}
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -8,13 +8,6 @@
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
-// Where sums are kept: c, or memory of its shape if c is of values that they are rounded to.
-template <typename T>
-struct Sums {
-  T* data;
-  int64_t row;
-};
-
 // ---- b has its depth in contiguous memory: sums of products, vectorised over the depth ---------------------------
 
 constexpr int kDotRows = 4;
@@ -36,12 +29,37 @@ D2L_INLINE T sum_of_lanes(vec_t<T> value) {
   return sum;
 }
 
-// Rows x Columns elements of c.
-template <typename T, int Rows, int Columns>
-D2L_INLINE void dot_tile(const Product<T>& problem, const Sums<T>& to, int64_t row, int64_t column) {
+// A register of the depth of b, whole or in part: its values, or floats that are rounded to pairs.
+template <typename T>
+D2L_INLINE vec_t<T> factor(const T* b) {
+  return load(b);
+}
+template <typename T>
+D2L_INLINE vec_t<T> factor(const T* b, int64_t count) {
+  return load_partial(b, count);
+}
+#if defined(__AVX512BF16__)
+struct FloatPair {
+  float first, second;
+};
+template <typename T>
+D2L_INLINE vec_t<T> factor(const FloatPair* b) {
+  return rounded_pairs<T>(_mm512_loadu_ps(b), _mm512_loadu_ps(b + kLanes<T> / 2));
+}
+template <typename T>
+D2L_INLINE vec_t<T> factor(const FloatPair* b, int64_t count) {
+  const uint32_t lanes = static_cast<uint32_t>((uint64_t{1} << 2 * count) - 1);
+  return rounded_pairs<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), b),
+                          _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> kLanes<T>), b + kLanes<T> / 2));
+}
+#endif
+
+// Rows x Columns elements of c. Steps of b are of type Step.
+template <typename T, int Rows, int Columns, typename Step>
+D2L_INLINE void dot_tile(const Product<T>& problem, const Sums<T>& to, const Step* b, int64_t row, int64_t column) {
   vec_t<T> sums[Rows][Columns] = {};
   const T* a = problem.a.at(row, 0, 0);
-  const T* b = problem.b.at(column, 0, 0);
+  b += column * problem.b.distance();
   const int64_t a_row = problem.a.distance(), b_column = problem.b.distance();
   int64_t d = 0;
   for (; d + kLanes<T> <= problem.depth; d += kLanes<T>) {
@@ -50,7 +68,7 @@ D2L_INLINE void dot_tile(const Product<T>& problem, const Sums<T>& to, int64_t r
     for (int i = 0; i < Rows; ++i) values[i] = load(a + i * a_row + d);
 #pragma GCC unroll 8
     for (int j = 0; j < Columns; ++j) {
-      const vec_t<T> other = load(b + j * b_column + d);
+      const vec_t<T> other = factor<T>(b + j * b_column + d);
 #pragma GCC unroll 4
       for (int i = 0; i < Rows; ++i) sums[i][j] = multiply_add<T>(values[i], other, sums[i][j]);
     }
@@ -62,7 +80,7 @@ D2L_INLINE void dot_tile(const Product<T>& problem, const Sums<T>& to, int64_t r
     for (int i = 0; i < Rows; ++i) values[i] = load_partial(a + i * a_row + d, rest);
 #pragma GCC unroll 8
     for (int j = 0; j < Columns; ++j) {
-      const vec_t<T> other = load_partial(b + j * b_column + d, rest);
+      const vec_t<T> other = factor<T>(b + j * b_column + d, rest);
 #pragma GCC unroll 4
       for (int i = 0; i < Rows; ++i) sums[i][j] = multiply_add<T>(values[i], other, sums[i][j]);
     }
@@ -77,17 +95,17 @@ D2L_INLINE void dot_tile(const Product<T>& problem, const Sums<T>& to, int64_t r
   }
 }
 
-template <typename T, int Rows>
-void dot_rows(const Product<T>& problem, const Sums<T>& to, int64_t row, int64_t begin, int64_t end) {
+template <typename T, int Rows, typename Step>
+void dot_rows(const Product<T>& problem, const Sums<T>& to, const Step* b, int64_t row, int64_t begin, int64_t end) {
   constexpr int kColumns = dot_columns(Rows);
   int64_t column = begin;
-  for (; column + kColumns <= end; column += kColumns) dot_tile<T, Rows, kColumns>(problem, to, row, column);
-  for (; column < end; ++column) dot_tile<T, Rows, 1>(problem, to, row, column);
+  for (; column + kColumns <= end; column += kColumns) dot_tile<T, Rows, kColumns>(problem, to, b, row, column);
+  for (; column < end; ++column) dot_tile<T, Rows, 1>(problem, to, b, row, column);
 }
 
 // Columns begin .. end of c.
-template <typename T>
-void multiply_by_dots(const Product<T>& problem, const Sums<T>& to, int64_t begin, int64_t end) {
+template <typename T, typename Step>
+void multiply_by_dots(const Product<T>& problem, const Sums<T>& to, const Step* b, int64_t begin, int64_t end) {
   // A block of columns of b is in the cache for all rows.
   constexpr int64_t kBlock = 12;
   for (int64_t column = begin; column < end; column += kBlock) {
@@ -95,19 +113,28 @@ void multiply_by_dots(const Product<T>& problem, const Sums<T>& to, int64_t begi
     for (int64_t row = 0; row < problem.rows; row += kDotRows) {
       switch (min(kDotRows, problem.rows - row)) {
         case 1:
-          dot_rows<T, 1>(problem, to, row, column, last);
+          dot_rows<T, 1>(problem, to, b, row, column, last);
           break;
         case 2:
-          dot_rows<T, 2>(problem, to, row, column, last);
+          dot_rows<T, 2>(problem, to, b, row, column, last);
           break;
         case 3:
-          dot_rows<T, 3>(problem, to, row, column, last);
+          dot_rows<T, 3>(problem, to, b, row, column, last);
           break;
         default:
-          dot_rows<T, 4>(problem, to, row, column, last);
+          dot_rows<T, 4>(problem, to, b, row, column, last);
       }
     }
   }
+}
+
+// function(b), of steps of either type.
+template <typename T, typename Function>
+D2L_INLINE void visit_steps(const Operand<T>& b, Function&& function) {
+#if defined(__AVX512BF16__)
+  if (b.floats != nullptr) return function(reinterpret_cast<const FloatPair*>(b.floats));
+#endif
+  function(b.at(0, 0, 0));
 }
 
 // ---- b has its columns in contiguous memory: sums of rows of b, vectorised over the columns ----------------------
@@ -239,19 +266,24 @@ constexpr int64_t kOnceBlockBytes = 4096;
 
 template <typename T, int Rows, int Depth>
 void once_tile(const Product<T>& problem, bool streams, int64_t row, int64_t begin, int64_t end) {
-  Value<T>* const c = problem.c + row * problem.c_row;
   const bool is_relu = problem.activation == Activation::relu;
+  const auto write_to = [&](auto* result, vec_t<T> sum, auto lanes) D2L_INLINE_LAMBDA {
+    if constexpr (!is_whole<decltype(lanes)>) {
+      store_value<T>(result, sum, lanes);
+    } else if (streams) {
+      store_value_streaming<T>(result, sum);
+    } else {
+      store_value<T>(result, sum);
+    }
+  };
   sum_tile<T, Rows, Depth>(
       problem, row, begin, end, 0, [](int, int64_t, auto) D2L_INLINE_LAMBDA { return vec_t<T>{}; },
       [&](int i, int64_t column, vec_t<T> sum, auto lanes) D2L_INLINE_LAMBDA {
-        Value<T>* result = c + i * problem.c_row + column;
         if (is_relu) sum = relu<T>(sum);
-        if constexpr (!is_whole<decltype(lanes)>) {
-          store_value<T>(result, sum, lanes);
-        } else if (streams) {
-          store_value_streaming<T>(result, sum);
+        if (is_exact(problem)) {
+          write_to(problem.exact.data + (row + i) * problem.exact.row + column, sum, lanes);
         } else {
-          store_value<T>(result, sum);
+          write_to(problem.c + (row + i) * problem.c_row + column, sum, lanes);
         }
       });
 }

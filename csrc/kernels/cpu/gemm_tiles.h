@@ -170,31 +170,47 @@ bool suits_exchanged_tiles(const Product<T>& problem) {
   return problem.rows > kDotRows && problem.rows <= kGemmColumns<T> && is_whole_steps(problem.depth);
 }
 
-template <typename T, bool kSecondRows, bool kSecondColumns>
-D2L_INLINE void multiply_exchanged(const Product<T>& problem, const T* packed, int64_t pairs, int64_t column,
-                                   T* block) {
+// A step of the depth of `count` columns from `b` on as the rows of a: where it lies, or rounded to `rows`.
+template <typename T>
+D2L_INLINE const T* rows_of_step(const T* b, int64_t, int64_t, int64_t, T*) {
+  return b;
+}
+template <typename T>
+D2L_INLINE const T* rows_of_step(const FloatPair* b, int64_t distance, int64_t count, int64_t pairs, T* rows) {
+  for (int64_t i = 0; i < count; ++i) store(rows + i * kTilePairs, factor<T>(b + i * distance, pairs));
+  finish_stores();
+  return rows;
+}
+
+template <typename T, bool kSecondRows, bool kSecondColumns, typename Step>
+D2L_INLINE void multiply_exchanged(const Product<T>& problem, const Step* b, const T* packed, int64_t pairs,
+                                   int64_t count, T* block) {
   constexpr int64_t kSize = sizeof(T), kWidth = kSecondColumns ? kGemmColumns<T> : kLanes<T>;
-  constexpr int64_t kColumns = kSecondRows ? kGemmRows : kTileHeight, kAhead = 512;
+  constexpr int64_t kAhead = 512, kLine = 64;
+  constexpr bool kInPlace = sizeof(Step) == sizeof(T);
   alignas(kVectorBytes) static constexpr T kZeros[kGemmColumns<T>] = {};
-  const int64_t distance = problem.b.distance();
-  const T* first = problem.b.at(column, 0, 0);
-  const T* second = first + kTileHeight * distance;
+  alignas(kVectorBytes) T rows[kInPlace ? 1 : kGemmRows * kTilePairs];
+  const int64_t distance = problem.b.distance(), row = kInPlace ? distance : kTilePairs;
   start_sums<kSecondRows, kSecondColumns>(kZeros);
   for (int64_t d = 0; d < problem.depth; d += pairs) {
     // Too many rows of memory for the machine to fetch them by itself.
 #pragma GCC unroll 1
-    for (int64_t i = 0; i < kColumns; ++i) {
-      __builtin_prefetch(reinterpret_cast<const char*>(first + i * distance + d) + kAhead, 0, 2);
+    for (int64_t i = 0; i < count; ++i) {
+      const char* from = reinterpret_cast<const char*>(b + i * distance + d) + kAhead;
+      for (int64_t byte = 0; byte < kTilePairs * static_cast<int64_t>(sizeof(Step)); byte += kLine) {
+        __builtin_prefetch(from + byte, 0, 2);
+      }
     }
-    multiply_tiles<kSecondRows, kSecondColumns>(first + d, second + d, distance * kSize, packed + d * kWidth,
+    const T* first = rows_of_step<T>(b + d, distance, count, pairs, rows);
+    multiply_tiles<kSecondRows, kSecondColumns>(first, first + kTileHeight * row, row * kSize, packed + d * kWidth,
                                                 kWidth * kSize);
   }
   store_sums<kSecondRows, kSecondColumns>(block, block + kTileHeight * kGemmColumns<T>, kGemmColumns<T> * kSize);
 }
 
-template <typename T>
-void multiply_by_exchanged_tiles(const Product<T>& problem, const Sums<T>& to, const T* packed, int64_t begin,
-                                 int64_t end) {
+template <typename T, typename Step>
+void multiply_by_exchanged_tiles(const Product<T>& problem, const Sums<T>& to, const Step* b, const T* packed,
+                                 int64_t begin, int64_t end) {
   const bool two_vectors = problem.rows > kLanes<T>;
   const int64_t pairs = step_pairs(problem.depth);
   alignas(kVectorBytes) T block[kGemmBlock<T>];
@@ -203,12 +219,13 @@ void multiply_by_exchanged_tiles(const Product<T>& problem, const Sums<T>& to, c
   for (int64_t column = begin; column < end; column += kGemmRows) {
     const int64_t count = min(kGemmRows, end - column);
     registers.shape(min(count, kTileHeight), max(0, count - kTileHeight), pairs);
+    const Step* const from = b + column * problem.b.distance();
     if (count > kTileHeight) {
-      two_vectors ? multiply_exchanged<T, true, true>(problem, packed, pairs, column, block)
-                  : multiply_exchanged<T, true, false>(problem, packed, pairs, column, block);
+      two_vectors ? multiply_exchanged<T, true, true>(problem, from, packed, pairs, count, block)
+                  : multiply_exchanged<T, true, false>(problem, from, packed, pairs, count, block);
     } else {
-      two_vectors ? multiply_exchanged<T, false, true>(problem, packed, pairs, column, block)
-                  : multiply_exchanged<T, false, false>(problem, packed, pairs, column, block);
+      two_vectors ? multiply_exchanged<T, false, true>(problem, from, packed, pairs, count, block)
+                  : multiply_exchanged<T, false, false>(problem, from, packed, pairs, count, block);
     }
     T* const c = to.data + column;
     transpose<T>(static_cast<const T*>(block), kGemmColumns<T>, count, problem.rows, c, to.row);
