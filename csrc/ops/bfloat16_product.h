@@ -13,8 +13,8 @@ namespace d2l {
 bool has_bfloat16_product(const at::Tensor& tensor);
 
 // output = activation(input weight^T + bias): matrices (rows, depth) and (columns, depth) with any strides and a depth
-// over 0, and an output (rows, columns) whose rows are contiguous. The output may be of float32, and so may a weight that
-// can_be_floats().
+// over 0, and an output (rows, columns) whose rows are contiguous. The output may be of float32, and so may a weight
+// that can_be_floats().
 void bfloat16_product(const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                       const at::Tensor& output, Activation activation);
 

@@ -33,18 +33,6 @@ D2L_INLINE void read_vectors(const S* from, int64_t count, element_vec_t<S> (&va
   }
 }
 
-namespace bfloat16 {
-
-// Rounded in the upper halves, the lower of which are of no meaning.
-D2L_INLINE auto rounded_bits(vec_t<float> value) {
-  using Bits = Packs<kLanes<float>>::Bits;
-  const auto bits = (Bits)value;
-  const Bits nearest = bits + 0x7fff + ((bits >> 16) & 1);
-  return value == value ? nearest : Bits{} + (uint32_t{kBFloat16NaN} << 16);
-}
-
-}  // namespace bfloat16
-
 template <typename S, int kVectors>
 D2L_INLINE void write_vectors(S* to, const element_vec_t<S> (&values)[kVectors], int64_t count) {
   if constexpr (kAlternates<kVectors, S>) {

@@ -39,13 +39,19 @@ D2L_INLINE auto widened(typename Packs<kCount>::Half half) {
   return (Floats)(__builtin_convertvector(half, Bits) << 16);
 }
 
+// Rounded in the upper halves, the lower of which are of no meaning.
+template <int kCount = kLanes<float>>
+D2L_INLINE auto rounded_bits(typename Packs<kCount>::Floats value) {
+  using Bits = typename Packs<kCount>::Bits;
+  const auto bits = (Bits)value;
+  const Bits nearest = bits + 0x7fff + ((bits >> 16) & 1);
+  return value == value ? nearest : Bits{} + (uint32_t{kBFloat16NaN} << 16);
+}
+
 template <int kCount = kLanes<float>>
 D2L_INLINE auto rounded(typename Packs<kCount>::Floats value) {
-  using Bits = typename Packs<kCount>::Bits;
   using Half = typename Packs<kCount>::Half;
-  const auto bits = (Bits)value;
-  const Bits nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Bits result = value == value ? nearest : Bits{} + kBFloat16NaN;
+  const typename Packs<kCount>::Bits result = rounded_bits<kCount>(value) >> 16;
 #if defined(__AVX512F__)
   if constexpr (kCount == 16) return (Half)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)result);
 #endif
