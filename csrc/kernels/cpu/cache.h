@@ -1,9 +1,12 @@
-// What kernels assume of the caches beyond the core's own.
+// What kernels know and assume of the caches.
 #pragma once
 
 #include <cstdint>
 
 namespace d2l::cpu {
+
+// Of one core; 1 MB where the system does not say.
+int64_t l2_bytes();
 
 // Results larger than the last cache are written past it: lines that are not read before they are written, and that
 // nobody would find there later.

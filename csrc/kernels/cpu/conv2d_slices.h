@@ -12,6 +12,18 @@
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
+struct Shares {
+  int64_t slices, parts;
+};
+
+D2L_INLINE Shares share_tasks(int64_t tasks, int64_t multiply_adds, int64_t units, int64_t slice_bytes) {
+  constexpr int64_t kMultiplyAdds = 1 << 18;          // worth a thread
+  constexpr int64_t kMostBytes = int64_t{128} << 20;  // sums of all slices
+  const int64_t threads = max_threads(), most = max(1, multiply_adds / kMultiplyAdds);
+  const int64_t slices = clamp(clamp(min(threads, tasks), 1, most), 1, max(1, kMostBytes / slice_bytes));
+  return {slices, clamp(threads / slices, 1, min(most, units))};
+}
+
 // The tasks of one slice for the blocks from begin to end, counted over all groups.
 template <typename Driver, typename T>
 void run_slice(const Driver& driver, int64_t slice, int64_t begin, int64_t end, T* sums) {
@@ -50,6 +62,15 @@ void add_slices(const Driver& driver, const T* sums) {
                    block, driver.problem.grad_weight + group * driver.problem.weight_group);
     }
   });
+}
+
+template <typename T, typename Driver>
+void compute_slices(const Driver& driver) {
+  T* sums = static_cast<T*>(
+      workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(T))));
+  run_slices(driver, sums);
+  add_slices(driver, static_cast<const T*>(sums));
+  trim_workspace(Workspace::call);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -15,6 +15,9 @@
 #include "kernels/cpu/conv2d_kernel.h"
 #include "kernels/cpu/conv2d_pack.h"
 #include "kernels/cpu/conv2d_pairs.h"
+#if !defined(__AVX512BF16__)
+#include "kernels/cpu/conv2d_pointwise_weight_grad.h"
+#endif
 #include "kernels/cpu/conv2d_slices.h"
 #include "kernels/cpu/conv2d_strip.h"
 #include "kernels/cpu/conv2d_window.h"
@@ -25,8 +28,6 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 constexpr int64_t kStripBytes = 256 << 10;
-constexpr int64_t kPartialSumBytes = int64_t{128} << 20;
-constexpr int64_t kGrain = 1 << 18;
 
 template <typename T, typename E>
 struct Driver {
@@ -71,10 +72,11 @@ struct Driver {
     image_blocks = ceil_div(images, image_block);
     row_blocks = ceil_div(rows.count, row_block);
     column_blocks = ceil_div(columns.count, column_block);
-    const int64_t multiply_adds = images * rows.count * columns.count * slice_size() / kGrain;
-    slices = clamp(min(threads, tasks()), 1, max(1, multiply_adds));
-    slices = clamp(slices, 1, max(1, kPartialSumBytes / (slice_size() * static_cast<int64_t>(sizeof(T)))));
-    parts = clamp(threads / slices, 1, min(max(1, multiply_adds), problem.groups * packing.blocks()));
+    const Shares shares =
+        share_tasks(tasks(), images * rows.count * columns.count * slice_size(), problem.groups * packing.blocks(),
+                    slice_size() * static_cast<int64_t>(sizeof(T)));
+    slices = shares.slices;
+    parts = shares.parts;
   }
 
   void run_task(int64_t task, bool fresh, int64_t group, int64_t begin, int64_t end, T* sums) const {
@@ -226,6 +228,12 @@ bool is_worth_exchanging(const WeightGradient<T, E>& p) {
 
 template <typename T, typename E>
 void weight_gradient(const WeightGradient<T, E>& original) {
+#if !defined(__AVX512BF16__)
+  if (is_pointwise(original)) {
+    pointwise_weight_gradient(original);
+    return;
+  }
+#endif
   const WeightGradient<T, E> problem = is_worth_exchanging(original) ? exchanged(original) : original;
   const int64_t images = kPairs ? ceil_div(problem.images, 2) : problem.images;
   Driver<T, E> driver{
@@ -239,11 +247,7 @@ void weight_gradient(const WeightGradient<T, E>& original) {
                     problem.weight_row,
                     problem.weight_column};
   driver.choose_blocking();
-  T* sums = static_cast<T*>(
-      workspace(Workspace::call, driver.slices * driver.slice_size() * static_cast<int64_t>(sizeof(T))));
-  run_slices(driver, sums);
-  add_slices(driver, static_cast<const T*>(sums));
-  trim_workspace(Workspace::call);
+  compute_slices<T>(driver);
 }
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

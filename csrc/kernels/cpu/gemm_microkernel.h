@@ -82,8 +82,12 @@ D2L_INLINE void round_tile(const GemmTile<T>& arguments, vec_t<T> (&sums)[Rows][
   }
 }
 
-// kAdjacent: the rows of a are neighbours in memory (a_row is 1), else its depth is (a_depth is 1).
-template <typename T, int Rows, int NV, bool kAdjacent>
+// So many steps of the depth are the rows of a ahead that have to come from the L2 cache.
+constexpr int64_t kFetchedSteps = 4;
+
+// kAdjacent: the rows of a are neighbours in memory (a_row is 1), else its depth is (a_depth is 1). kFetches: they lie
+// in the L2 cache, in lines that the machine's own prefetch does not see coming.
+template <typename T, int Rows, int NV, bool kAdjacent, bool kFetches = false>
 void gemm_tile(const GemmTile<T>& arguments) {
   constexpr int kBases = kAdjacent ? 1 : (Rows + kRowsPerBase - 1) / kRowsPerBase;
   const int64_t row = arguments.a_row;
@@ -123,6 +127,7 @@ void gemm_tile(const GemmTile<T>& arguments) {
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) sums[i][v] = multiply_add<T>(value, columns[v], sums[i][v]);
     }
+    if (kFetches) __builtin_prefetch(base[0] + kFetchedSteps * a_step + Rows - 1);
     b += b_step;
 #pragma GCC unroll 5
     for (int i = 0; i < kBases; ++i) base[i] += a_step;
@@ -163,6 +168,16 @@ D2L_INLINE GemmFunction<T> gemm_function_of(int rows, bool two_vectors, bool adj
   return kTiles[two_vectors][adjacent][rows - 1];
 }
 
+// The same for adjacent rows that are read in place, from the L2 cache.
+template <typename T, int... I>
+D2L_INLINE GemmFunction<T> fetching_function_of(int rows, bool two_vectors, std::integer_sequence<int, I...>) {
+  constexpr GemmFunction<T> kTiles[2][kGemmRows] = {
+      {gemm_tile<T, 1 + I, 1, true, true>...},
+      {gemm_tile<T, 1 + I, 2, true, true>...},
+  };
+  return kTiles[two_vectors][rows - 1];
+}
+
 // What goes on from one tile to the next.
 template <typename T>
 struct TileState {
@@ -175,6 +190,11 @@ template <typename T>
 D2L_INLINE void run_tile(const GemmTile<T>& arguments, int64_t rows, bool two_vectors, bool adjacent, TileState<T>&) {
   gemm_function_of<T>(static_cast<int>(rows), two_vectors, adjacent,
                       std::make_integer_sequence<int, kGemmRows>{})(arguments);
+}
+
+template <typename T>
+D2L_INLINE void run_fetching_tile(const GemmTile<T>& arguments, int64_t rows, bool two_vectors) {
+  fetching_function_of<T>(static_cast<int>(rows), two_vectors, std::make_integer_sequence<int, kGemmRows>{})(arguments);
 }
 #endif
 
