@@ -172,9 +172,9 @@ struct Gradients {
     ImagesMap<T> grad_input = without_margin<T>(problem.input_layout, C, H, W);
     T* memory = task_memory<T>(grad.elements() + outer.elements() + input.elements() + grad_input.elements());
     memory = grad.place(memory);
-    memory = outer.place(memory);
-    memory = input.place(memory);
-    grad_input.place(memory);
+    if (copies_grad) memory = outer.place(memory);
+    if (problem.grad_weight != nullptr) memory = input.place(memory);
+    if (problem.grad_input != nullptr) grad_input.place(memory);
     for_groups<T>(shape.N, begin, end, [&](int64_t first, int64_t images) {
       if (images < kLanes<T>) clear_lanes(grad, outer, input);
       const T* const source = problem.grad_output + first * outer.image_elements();
@@ -201,7 +201,7 @@ struct Gradients {
   // The last group may leave lanes empty, which still hold the images before; their gradients have to be zeros.
   static void clear_lanes(ImagesMap<T>& grad, ImagesMap<T>& outer, ImagesMap<T>& input) {
     for (ImagesMap<T>* map : {&grad, &outer, &input}) {
-      map->place(map->data - map->row_margin * map->row - map->column_margin * map->column);
+      if (map->data != nullptr) map->place(map->data - map->row_margin * map->row - map->column_margin * map->column);
     }
   }
 

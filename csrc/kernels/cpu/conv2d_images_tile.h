@@ -246,8 +246,7 @@ void images_weight_tile(const ImagesWeightTile<T>& t) {
   }
   for (int64_t p = 0; p < t.rows; ++p) {
     const T *grad = t.grad + p * t.grad_row, *input = t.input + p * t.input_row;
-#pragma GCC unroll 1
-    for (int64_t q = 0; q < t.columns; ++q) {
+    const auto step = [&]() D2L_INLINE_LAMBDA {
       vec_t<T> pixels[Taps];
 #pragma GCC unroll 5
       for (int s = 0; s < Taps; ++s) pixels[s] = load_once(input + s * t.input_column);
@@ -259,7 +258,17 @@ void images_weight_tile(const ImagesWeightTile<T>& t) {
       }
       grad += t.grad_column;
       input += t.input_column;
+    };
+    int64_t q = 0;
+    if constexpr (Width < kImagesGradWidth) {  // steps of few products take hardly longer than the loop
+#pragma GCC unroll 1
+      for (; q + 1 < t.columns; q += 2) {
+        step();
+        step();
+      }
     }
+#pragma GCC unroll 1
+    for (; q < t.columns; ++q) step();
   }
 #pragma GCC unroll 4
   for (int k = 0; k < Width; ++k) {
