@@ -135,9 +135,8 @@ struct PointwiseDriver {
     const int64_t first = task * task_pixels, last = min(pixels, first + task_pixels);
     const int64_t row_size = strip_elements<T>(is_read_in_place(rows) ? 0 : task_pixels * rows.channels);
     const int64_t column_size = strip_elements<T>(is_read_in_place(columns) ? 0 : task_pixels * columns.channels);
-    const int64_t tail_size = strip_elements<T>(task_pixels * kBlockWidth<T>);
-    T* scratch = static_cast<T*>(
-        workspace(Workspace::task, (row_size + column_size + tail_size) * static_cast<int64_t>(sizeof(T))));
+    T* scratch =
+        static_cast<T*>(workspace(Workspace::task, (row_size + column_size) * static_cast<int64_t>(sizeof(T))));
     const Operand a = operand(rows, first, last, scratch), b = operand(columns, first, last, scratch + row_size);
     alignas(kVectorBytes) static constexpr T kZeros[kBlockWidth<T>] = {};
     PixelPrefetch<E> next(rows, columns, last, min(pixels, last + task_pixels));
@@ -146,30 +145,37 @@ struct PointwiseDriver {
     GemmTile<T> t{};
     t.a_row = 1;
     t.a_depth = a.pixel;
-    t.depth = last - first;
+    t.b_depth = b.pixel;
     t.start = kZeros;
-    t.adds = !fresh;
     t.last_lanes = kLanes<T>;
     t.next = &next.lines;
+    alignas(kVectorBytes) T last_pixel[kBlockWidth<T>];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t width = packing.block_width(block), column = block * kBlockWidth<T>;
-      t.b = b.data + column;
-      t.b_depth = b.pixel;
-      if (last == pixels && column + width > columns.channels) {  // lanes beyond the last channel of the last pixel
-        Pixels<E> tail = columns;
-        tail.data += column;
-        tail.channels -= column;
-        T* copy = scratch + row_size + column_size;
-        gather(tail, first, last, copy, width);
-        t.b = copy;
-        t.b_depth = width;
+      // Lanes beyond the last channel belong to the next pixel, which the last one of all has not.
+      const int64_t apart = last == pixels && column + width > columns.channels ? 1 : 0;
+      if (apart == 1) {
+        Pixels<E> rest = columns;
+        rest.data += column;
+        rest.channels -= column;
+        gather(rest, last - 1, last, last_pixel, width);
       }
       t.c_row = width;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t row = tile * rows.channels / tiles, row_end = (tile + 1) * rows.channels / tiles;
         t.a = a.data + row;
+        t.b = b.data + column;
         t.c = sums + packing.block_offset(block) + row * width;
+        t.adds = !fresh;
+        t.depth = last - first - apart;
         t.share = next.share(calls--, t.depth);
+        run_fetching_tile<T>(t, row_end - row, width > kLanes<T>);
+        if (apart == 0) continue;
+        t.a += t.depth * a.pixel;
+        t.b = last_pixel;
+        t.adds = true;
+        t.depth = 1;
+        t.share = 0;
         run_fetching_tile<T>(t, row_end - row, width > kLanes<T>);
       }
     }
