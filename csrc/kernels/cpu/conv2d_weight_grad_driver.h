@@ -7,6 +7,8 @@
 // in the layout of packed weights; where those would take too much memory or tasks are few, the blocks of k are dealt
 // out too. Sums are in T; slices are added in their order at the end: deterministic for a given number of threads.
 //
+// 1x1 convolutions of NHWC maps have a driver of their own (conv2d_pointwise_weight_grad.h).
+//
 // Compiled for bfloat16, strips hold pairs (see conv2d_pairs.h), and one product is that of a pixel of two images.
 #pragma once
 
