@@ -239,3 +239,94 @@ def test_bias_grad(size, layout):
         for actual, wide in zip(results, expected, strict=True):
             assert actual.stride() == wide.stride()
             _assert_same_bits(actual, wide)
+
+
+# ---- softmax and losses ------------------------------------------------------------------------------------------
+
+# Sizes and the axis of classes: rows that are transposed, parts of registers, long rows, rows side by side.
+ROWS = {
+    "one class": ((5, 1), 1),
+    "short rows": ((37, 10), 1),
+    "wide short rows": ((50, 33), 1),
+    "64 classes": ((19, 64), 1),
+    "long rows": ((9, 65), 1),
+    "1000 classes": ((7, 1000), 1),
+    "very long rows": ((3, 70001), 1),
+    "side by side": ((2, 21, 9, 7), 1),
+    "whole registers side by side": ((3, 5, 64), 1),
+    "few side by side": ((4, 300, 3), 1),
+}
+
+
+def _logits(size, contents, seed=0):
+    return _values(size, contents, seed).mul(4)
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax(name, rows, contents):
+    size, axis = ROWS[rows]
+    op, grad_op = getattr(library, name), getattr(library, f"{name}_input_grad")
+    x, grad = _logits(size, contents), _values(size, contents, seed=1)
+    output = op(x, axis)
+    _assert_same_bits(output, op(x.float(), axis))
+    _assert_same_bits(grad_op(grad, output, axis), grad_op(grad.float(), output.float(), axis))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("is_weighted", [False, True], ids=["", "weights"])
+@pytest.mark.parametrize("contents", ["normal", "extremes"])
+@pytest.mark.parametrize("rows", ROWS)
+def test_cross_entropy(rows, contents, is_weighted, smoothing, reduction):
+    size, axis = ROWS[rows]
+    classes, places = size[axis], (size[0], *size[2:])
+    x = _logits(size, contents)
+    target = torch.randint(classes, places, generator=torch.Generator().manual_seed(1))
+    target[1:2] = -100
+    weight = torch.linspace(0.5, 2, classes).bfloat16() if is_weighted else None
+    options = (reduction, -100, smoothing)
+    wide = _wide([x, target, weight])[0::2]
+
+    loss, statistics, total = library.cross_entropy(x, target, weight, *options)
+    expected, *found = library.cross_entropy(wide[0], target, wide[1], *options)
+    _assert_same_bits(loss, expected)
+    for actual, of_copies in zip((statistics, total), found, strict=True):
+        torch.testing.assert_close(actual, of_copies, rtol=0, atol=0, equal_nan=True)
+
+    grad = torch.randn(loss.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    given = library.cross_entropy_input_grad(grad, x, target, weight, statistics, total, *options)
+    expected = library.cross_entropy_input_grad(grad.float(), wide[0], target, wide[1], statistics, total, *options)
+    if smoothing == 0:
+        _assert_same_bits(given, expected)
+    else:  # a difference of nearly equal terms, which may be fused with either product
+        float32_error = 1e-6 * expected.nan_to_num(0).abs().max().item()
+        torch.testing.assert_close(given.float(), expected, rtol=2**-8, atol=float32_error, equal_nan=True)
+
+
+def test_gradients_of_likely_classes_are_rounded_once():
+    """1 - p is a difference that p as bfloat16 has lost."""
+    x = torch.zeros(4, 100).bfloat16()
+    x[:, 3] = 14
+    exact = x.double().requires_grad_()
+    torch.nn.functional.cross_entropy(exact, torch.full((4,), 3), reduction="sum").backward()
+    for rows in (x, x.view(1, 4, 100).transpose(1, 2).contiguous()):  # along rows, and side by side
+        given = rows.clone().requires_grad_()
+        target = torch.full((4,), 3).view(given.shape[0], *given.shape[2:])
+        ops.cross_entropy(given, target, reduction="sum").backward()
+        grad = given.grad if rows.dim() == 2 else given.grad[0].t()
+        torch.testing.assert_close(grad.double(), exact.grad, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 15, 1000, 1 << 16])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_mse_loss(reduction, count):
+    op, grad_op = library.mse_loss, library.mse_loss_input_grad
+    drawn = [torch.randn(count, generator=torch.Generator().manual_seed(seed)).bfloat16() for seed in range(2)]
+    for x, target in (drawn, (VALUES[:count], OTHERS[:count])):
+        loss = op(x, target, reduction)
+        _assert_same_bits(loss, op(x.float(), target.float(), reduction))
+        grad = drawn[1] if reduction == "none" else torch.tensor(0.3).bfloat16()
+        expected = grad_op(grad.float(), x.float(), target.float(), reduction)
+        _assert_same_bits(grad_op(grad, x, target, reduction), expected)

@@ -144,25 +144,26 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy(const Tensor& input, const Tens
                             device.stream()));
     return {loss, statistics, total_weight};
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     auto [loss, found, total] = cross_entropy(input.to(at::kFloat), target, in_dtype(weight, at::kFloat), reduction,
                                               ignore_index, label_smoothing);
     return {loss.to(input.scalar_type()), found, total};
   }
-  const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, x.scalar_type());
+  const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, compute_dtype(x));
   Tensor loss = is_none ? new_tensor(target.sizes(), input.options()) : new_tensor({}, input.options());
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     const auto sums =
-        cpu::cross_entropy<T>(shape, x.const_data_ptr<T>(), t.const_data_ptr<int64_t>(), data_or_null<T>(w),
-                              is_none ? loss.mutable_data_ptr<T>() : nullptr, statistics.mutable_data_ptr<T>());
+        cpu::cross_entropy(shape, elements<E>(x), t.const_data_ptr<int64_t>(), data_or_null<T>(w),
+                           is_none ? mutable_elements<E>(loss) : nullptr, statistics.mutable_data_ptr<T>());
     TORCH_CHECK_INDEX(sums.row_out_of_range < 0, kName, "(): expected target to be between 0 and ", shape.C - 1,
                       " or ignore_index (", ignore_index, "), but got ",
                       t.const_data_ptr<int64_t>()[sums.row_out_of_range]);
     *total_weight.mutable_data_ptr<T>() = static_cast<T>(sums.weight);
     if (!is_none) {
-      *loss.mutable_data_ptr<T>() =
-          static_cast<T>(options.reduction == Reduction::mean ? sums.loss / sums.weight : sums.loss);
+      const double total = options.reduction == Reduction::mean ? sums.loss / sums.weight : sums.loss;
+      *mutable_elements<E>(loss) = cpu::rounded_one<E>(static_cast<T>(total));
     }
   });
   return {loss, statistics, total_weight};
@@ -209,21 +210,22 @@ Tensor cross_entropy_input_grad(const Tensor& grad_output, const Tensor& input, 
                                        total_weight.const_data_ptr(), grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return cross_entropy_input_grad(grad_output.to(at::kFloat), input.to(at::kFloat), target,
                                     in_dtype(weight, at::kFloat), statistics, total_weight, reduction, ignore_index,
                                     label_smoothing)
         .to(input.scalar_type());
   }
   Tensor grad_input = new_tensor(input.sizes(), input.options());
-  const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, x.scalar_type());
+  const Tensor x = input.contiguous(), t = target.contiguous(), w = contiguous_weight(weight, compute_dtype(x));
   const Tensor dy = grad_output.contiguous(), found = statistics.contiguous();
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     const T scale = options.reduction == Reduction::mean ? T(1) / *total_weight.const_data_ptr<T>() : T(1);
-    cpu::cross_entropy_input_grad<T>(shape, dy.const_data_ptr<T>(), options.reduction == Reduction::none ? 1 : 0, scale,
-                                     x.const_data_ptr<T>(), t.const_data_ptr<int64_t>(), data_or_null<T>(w),
-                                     found.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>());
+    cpu::cross_entropy_input_grad(shape, elements<E>(dy), options.reduction == Reduction::none ? 1 : 0, scale,
+                                  elements<E>(x), t.const_data_ptr<int64_t>(), data_or_null<T>(w),
+                                  found.const_data_ptr<T>(), mutable_elements<E>(grad_input));
   });
   return grad_input;
 }

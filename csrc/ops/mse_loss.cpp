@@ -75,19 +75,20 @@ Tensor mse_loss(const Tensor& input, const Tensor& target, std::string_view name
                                 loss.mutable_data_ptr(), workspace.mutable_data_ptr(), device.stream()));
     return loss;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return mse_loss(input.to(at::kFloat), target.to(at::kFloat), name).to(input.scalar_type());
   }
   const Tensor x = as_elements(input), t = as_elements(target, x);
   Tensor loss = is_none ? new_like(x) : new_tensor({}, input.options());
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
     if (is_none) {
-      cpu::squared_error<T>(count, x.const_data_ptr<T>(), t.const_data_ptr<T>(), loss.mutable_data_ptr<T>());
+      cpu::squared_error(count, elements<E>(x), elements<E>(t), mutable_elements<E>(loss));
       return;
     }
-    const double sum = cpu::sum_of_squared_error<T>(count, x.const_data_ptr<T>(), t.const_data_ptr<T>());
-    *loss.mutable_data_ptr<T>() = static_cast<T>(reduction == Reduction::mean ? sum / static_cast<double>(count) : sum);
+    const double sum = cpu::sum_of_squared_error(count, elements<E>(x), elements<E>(t));
+    const double total = reduction == Reduction::mean ? sum / static_cast<double>(count) : sum;
+    *mutable_elements<E>(loss) = cpu::rounded_one<E>(static_cast<cpu::computed_t<E>>(total));
   });
   return loss;
 }
@@ -110,18 +111,19 @@ Tensor mse_loss_input_grad(const Tensor& grad_output, const Tensor& input, const
                                            t.const_data_ptr(), grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return mse_loss_input_grad(grad_output.to(at::kFloat), input.to(at::kFloat), target.to(at::kFloat), name)
         .to(input.scalar_type());
   }
   const Tensor x = as_elements(input), t = as_elements(target, x);
   const Tensor dy = is_none ? as_elements(grad_output, x) : grad_output;
   Tensor grad_input = new_like(x);
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    using T = cpu::computed_t<E>;
     const T scale = reduction == Reduction::mean ? T(1) / static_cast<T>(count) : T(1);
-    cpu::squared_error_grad<T>(count, dy.const_data_ptr<T>(), is_none ? 1 : 0, scale, x.const_data_ptr<T>(),
-                               t.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>());
+    cpu::squared_error_grad(count, elements<E>(dy), is_none ? 1 : 0, scale, elements<E>(x), elements<E>(t),
+                            mutable_elements<E>(grad_input));
   });
   return grad_input;
 }

@@ -90,13 +90,13 @@ Tensor forward(const Tensor& input, int64_t dim) {
         cuda::softmax(shape, kIsLog, cuda_dtype(x), x.const_data_ptr(), output.mutable_data_ptr(), device.stream()));
     return output;
   }
-  if (is_16_bit(input)) {
+  if (!is_element_type(input)) {
     return forward<kIsLog>(input.to(at::kFloat), dim).to(input.scalar_type());
   }
   const Tensor x = input.contiguous();
-  visit_cpu_dtype(x, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::softmax<T>(shape, kIsLog, x.const_data_ptr<T>(), output.mutable_data_ptr<T>());
+  visit_cpu_element(x, [&](auto element) {
+    using E = decltype(element);
+    cpu::softmax(shape, kIsLog, elements<E>(x), mutable_elements<E>(output));
   });
   return output;
 }
@@ -118,14 +118,13 @@ Tensor input_grad(const Tensor& grad_output, const Tensor& output, int64_t dim) 
                                           grad_input.mutable_data_ptr(), device.stream()));
     return grad_input;
   }
-  if (is_16_bit(output)) {
+  if (!is_element_type(output)) {
     return input_grad<kIsLog>(grad_output.to(at::kFloat), output.to(at::kFloat), dim).to(output.scalar_type());
   }
   const Tensor y = output.contiguous(), dy = grad_output.contiguous();
-  visit_cpu_dtype(y, [&](auto scalar) {
-    using T = decltype(scalar);
-    cpu::softmax_input_grad<T>(shape, kIsLog, dy.const_data_ptr<T>(), y.const_data_ptr<T>(),
-                               grad_input.mutable_data_ptr<T>());
+  visit_cpu_element(y, [&](auto element) {
+    using E = decltype(element);
+    cpu::softmax_input_grad(shape, kIsLog, elements<E>(dy), elements<E>(y), mutable_elements<E>(grad_input));
   });
   return grad_input;
 }

@@ -30,9 +30,9 @@ T total_of(const CrossEntropyShape& shape, const T* weight) {
 
 }  // namespace
 
-template <typename T>
-CrossEntropySums cross_entropy(const CrossEntropyShape& shape, const T* input, const int64_t* target, const T* weight,
-                               T* losses, T* statistics) {
+template <typename E, typename T>
+CrossEntropySums cross_entropy(const CrossEntropyShape& shape, const E* input, const int64_t* target, const T* weight,
+                               E* losses, T* statistics) {
   const T total = total_of(shape, weight);
   const int64_t part_rows = rows_per_part(shape), parts = ceil_div(shape.rows(), part_rows);
   auto* const sums = static_cast<CrossEntropySums*>(
@@ -54,10 +54,10 @@ CrossEntropySums cross_entropy(const CrossEntropyShape& shape, const T* input, c
   return result;
 }
 
-template <typename T>
-void cross_entropy_input_grad(const CrossEntropyShape& shape, const T* grad_output, int64_t grad_stride, T scale,
-                              const T* input, const int64_t* target, const T* weight, const T* statistics,
-                              T* grad_input) {
+template <typename E, typename T>
+void cross_entropy_input_grad(const CrossEntropyShape& shape, const E* grad_output, int64_t grad_stride, T scale,
+                              const E* input, const int64_t* target, const T* weight, const T* statistics,
+                              E* grad_input) {
   const T total = total_of(shape, weight);
   const int64_t grain = std::max<int64_t>(1, kElementsPerTask / shape.C);
   parallel_for(0, shape.rows(), grain, [&](int64_t begin, int64_t end) {
@@ -66,13 +66,14 @@ void cross_entropy_input_grad(const CrossEntropyShape& shape, const T* grad_outp
   });
 }
 
-template CrossEntropySums cross_entropy<float>(const CrossEntropyShape&, const float*, const int64_t*, const float*,
-                                               float*, float*);
-template CrossEntropySums cross_entropy<double>(const CrossEntropyShape&, const double*, const int64_t*, const double*,
-                                                double*, double*);
-template void cross_entropy_input_grad<float>(const CrossEntropyShape&, const float*, int64_t, float, const float*,
-                                              const int64_t*, const float*, const float*, float*);
-template void cross_entropy_input_grad<double>(const CrossEntropyShape&, const double*, int64_t, double, const double*,
-                                               const int64_t*, const double*, const double*, double*);
+#define D2L_INSTANTIATE(E)                                                                                          \
+  template CrossEntropySums cross_entropy(const CrossEntropyShape&, const E*, const int64_t*, const computed_t<E>*, \
+                                          E*, computed_t<E>*);                                                      \
+  template void cross_entropy_input_grad(const CrossEntropyShape&, const E*, int64_t, computed_t<E>, const E*,      \
+                                         const int64_t*, const computed_t<E>*, const computed_t<E>*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu

@@ -38,13 +38,13 @@ D2L_INLINE T weight_of(const T* weight, int64_t c) {
 }
 
 // Rows in lanes: element c of all of them is at `c * stride`, `lanes` of them are there.
-template <typename T>
+template <typename E>
 struct Lanes {
-  const T* from;
+  const E* from;
   int64_t stride, lanes;
 
-  D2L_INLINE vec_t<T> operator[](int64_t c) const {
-    return lanes == kLanes<T> ? load(from + c * stride) : load_partial(from + c * stride, lanes);
+  D2L_INLINE element_vec_t<E> operator[](int64_t c) const {
+    return lanes == kElements<E> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
   }
 };
 
@@ -53,8 +53,8 @@ struct Statistics {
   vec_t<T> max, log_sum, smooth;  // smooth: sum of w_c (x_c - max)
 };
 
-template <typename T>
-D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<T>& x, const T* weight, bool is_smooth) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<E>& x, const T* weight, bool is_smooth) {
   vec_t<T> max = x[0], sum = {}, smooth = {};
   for (int64_t c = 1; c < C; ++c) {
     const vec_t<T> value = x[c];
@@ -69,34 +69,43 @@ D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<T>& x, const T* we
 }
 
 // The same of one long row, in lane 0.
-template <typename T>
-D2L_INLINE Statistics<T> statistics_of_row(int64_t C, const T* x, const T* weight, bool is_smooth) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE Statistics<T> statistics_of_row(int64_t C, const E* x, const T* weight, bool is_smooth) {
   const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
-  const vec_t<T> tail = load_padded(x + whole, rest, -vec_math::Format<T>::kInfinity);
+  const vec_t<T> tail = read_padded(x + whole, rest, -vec_math::Format<T>::kInfinity);
   vec_t<T> maxima = tail;
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    const vec_t<T> value = load(x + c);
+    const vec_t<T> value = read(x + c);
     maxima = value > maxima ? value : maxima;
   }
   const T highest = max_of_lanes<T>(maxima);
   const vec_t<T> max = broadcast<T>(highest);
   vec_t<T> sums = exp<T>(tail - max), smooths = {};
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    const vec_t<T> distance = load(x + c) - max;
+    const vec_t<T> distance = read(x + c) - max;
     sums += exp<T>(distance);
     if (is_smooth) smooths += weight != nullptr ? load(weight + c) * distance : distance;
   }
   T smooth = sum_across<T>(smooths);
-  for (int64_t c = whole; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (x[c] - highest);
+  for (int64_t c = whole; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (read_one(x[c]) - highest);
   return {max, log<T>(broadcast<T>(sum_across<T>(sums))), broadcast<T>(smooth)};
 }
 
+// Of the classes of some rows, where those without a class have any value.
+template <typename E, typename T>
+D2L_INLINE void values_at(const Targets<T>& targets, int64_t rows, const E* x, int64_t class_stride, int64_t row_stride,
+                          T* values) {
+  for (int64_t r = 0; r < rows; ++r) {
+    values[r] = read_one(x[std::max<int64_t>(targets.classes[r], 0) * class_stride + r * row_stride]);
+  }
+}
+
 // Losses from statistics, with the targets' x; sums them and stores what is wanted.
-template <typename T>
+template <typename E, typename T = computed_t<E>>
 struct Finish {
   const CrossEntropyShape& shape;
   T total_weight;
-  T* losses;
+  E* losses;
   T* statistics;
   CrossEntropySums& sums;
 
@@ -111,7 +120,7 @@ struct Finish {
         sums.loss += static_cast<double>(loss);
         sums.weight += static_cast<double>(targets.weights[r]);
       }
-      if (losses != nullptr) losses[row + r] = loss;
+      if (losses != nullptr) losses[row + r] = rounded_one<E>(loss);
       statistics[row + r] = found.max[r];
       statistics[shape.rows() + row + r] = found.log_sum[r];
     }
@@ -119,29 +128,31 @@ struct Finish {
   }
 };
 
-template <typename T>
-D2L_INLINE void forward(const CrossEntropyShape& shape, int64_t begin, int64_t end, const T* input,
-                        const int64_t* target, const T* weight, T total_weight, T* losses, T* statistics,
+}  // namespace
+
+template <typename E, typename T>
+void cross_entropy_rows(const CrossEntropyShape& shape, int64_t begin, int64_t end, const E* input,
+                        const int64_t* target, const T* weight, T total_weight, E* losses, T* statistics,
                         CrossEntropySums* sums) {
   const int64_t C = shape.C;
   const bool is_smooth = shape.label_smoothing > 0;
-  const Finish<T> finish{shape, total_weight, losses, statistics, *sums};
+  const Finish<E> finish{shape, total_weight, losses, statistics, *sums};
   *sums = {0, 0, -1};
   T at_target[kLanes<T>];
   if (shape.pixels > 1) {
     for_blocks<T>(C, shape.pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
       const Targets<T> targets(shape, target, row, rows, weight);
-      const T* const x = input + offset;
-      for (int64_t r = 0; r < rows; ++r) at_target[r] = x[std::max<int64_t>(targets.classes[r], 0) * shape.pixels + r];
-      finish(row, rows, targets, at_target, statistics_of<T>(C, {x, shape.pixels, rows}, weight, is_smooth));
+      const E* const x = input + offset;
+      values_at(targets, rows, x, shape.pixels, 1, at_target);
+      finish(row, rows, targets, at_target, statistics_of<E>(C, {x, shape.pixels, rows}, weight, is_smooth));
     });
     return;
   }
   if (C > kShortRow) {
     for (int64_t row = begin; row < end; ++row) {
       const Targets<T> targets(shape, target, row, 1, weight);
-      const T* const x = input + row * C;
-      at_target[0] = x[std::max<int64_t>(targets.classes[0], 0)];
+      const E* const x = input + row * C;
+      values_at(targets, 1, x, 1, C, at_target);
       finish(row, 1, targets, at_target, statistics_of_row(C, x, weight, is_smooth));
     }
     return;
@@ -150,12 +161,14 @@ D2L_INLINE void forward(const CrossEntropyShape& shape, int64_t begin, int64_t e
   for (int64_t row = begin; row < end; row += kLanes<T>) {
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     const Targets<T> targets(shape, target, row, rows, weight);
-    const T* const x = input + row * C;
-    for (int64_t r = 0; r < rows; ++r) at_target[r] = x[r * C + std::max<int64_t>(targets.classes[r], 0)];
+    const E* const x = input + row * C;
+    values_at(targets, rows, x, 1, C, at_target);
     transpose_rows(C, rows, x, buffer);
     finish(row, rows, targets, at_target, statistics_of<T>(C, {buffer, kLanes<T>, kLanes<T>}, weight, is_smooth));
   }
 }
+
+namespace {
 
 // What the gradients of some rows are made of: of_softmax * exp(x_c - max - log_sum) - at_target [c = t] - per_class
 // w_c.
@@ -163,13 +176,14 @@ template <typename T>
 struct Factors {
   T of_softmax[kLanes<T>], at_target[kLanes<T>], per_class[kLanes<T>], max[kLanes<T>], log_sum[kLanes<T>];
 
+  template <typename E>
   D2L_INLINE Factors(const CrossEntropyShape& shape, const Targets<T>& targets, int64_t row, int64_t rows,
-                     const T* grad_output, int64_t grad_stride, T scale, T total_weight, const T* statistics) {
+                     const E* grad_output, int64_t grad_stride, T scale, T total_weight, const T* statistics) {
     const T smoothing = static_cast<T>(shape.label_smoothing), each = smoothing / static_cast<T>(shape.C);
     for (int64_t r = 0; r < kLanes<T>; ++r) {
       const bool is_there = r < rows;
       const bool counts = is_there && targets.classes[r] >= 0;
-      const T gradient = counts ? grad_output[(row + r) * grad_stride] * scale : T(0);
+      const T gradient = counts ? read_one(grad_output[(row + r) * grad_stride]) * scale : T(0);
       at_target[r] = gradient * (1 - smoothing) * targets.weights[r];
       per_class[r] = gradient * each;
       of_softmax[r] = at_target[r] + per_class[r] * total_weight;
@@ -180,9 +194,9 @@ struct Factors {
 };
 
 // For rows in lanes. A row that is ignored gets zeros, whatever its values.
-template <typename T>
-D2L_INLINE void gradients_of(int64_t C, const Lanes<T>& x, const Factors<T>& factors, const Targets<T>& targets,
-                             const T* weight, bool is_smooth, T* to) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE void gradients_of(int64_t C, const Lanes<E>& x, const Factors<T>& factors, const Targets<T>& targets,
+                             const T* weight, bool is_smooth, E* to) {
   const vec_t<T> max = load(factors.max), log_sum = load(factors.log_sum), of_softmax = load(factors.of_softmax);
   const vec_t<T> per_class = load(factors.per_class);
   T counts[kLanes<T>];
@@ -193,16 +207,16 @@ D2L_INLINE void gradients_of(int64_t C, const Lanes<T>& x, const Factors<T>& fac
     if (is_smooth) result -= per_class * weight_of(weight, c);
     result = ignored ? vec_t<T>{} : result;
     if (x.lanes == kLanes<T>) {
-      store(to + c * x.stride, result);
+      write(to + c * x.stride, result);
     } else {
-      store_partial(to + c * x.stride, result, x.lanes);
+      write_partial(to + c * x.stride, result, x.lanes);
     }
   }
 }
 
-template <typename T>
-D2L_INLINE void gradients_of_row(int64_t C, const T* x, const Factors<T>& factors, const T* weight, bool is_smooth,
-                                 T* to) {
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE void gradients_of_row(int64_t C, const E* x, const Factors<T>& factors, const T* weight, bool is_smooth,
+                                 E* to) {
   const vec_t<T> max = broadcast<T>(factors.max[0]), log_sum = broadcast<T>(factors.log_sum[0]);
   const T of_softmax = factors.of_softmax[0], per_class = factors.per_class[0];
   const auto gradients = [&](int64_t c, auto&& get) D2L_INLINE_LAMBDA {
@@ -212,17 +226,38 @@ D2L_INLINE void gradients_of_row(int64_t C, const T* x, const Factors<T>& factor
   };
   const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    store(to + c, gradients(c, [](const T* from) D2L_INLINE_LAMBDA { return load(from); }));
+    write(to + c, gradients(c, [](const auto* from) D2L_INLINE_LAMBDA { return read(from); }));
   }
   if (rest == 0) return;
-  const auto get = [&](const T* from) D2L_INLINE_LAMBDA { return load_partial(from, rest); };
-  store_partial(to + whole, gradients(whole, get), rest);
+  const auto get = [&](const auto* from) D2L_INLINE_LAMBDA { return read_partial(from, rest); };
+  write_partial(to + whole, gradients(whole, get), rest);
 }
 
-template <typename T>
-D2L_INLINE void backward(const CrossEntropyShape& shape, int64_t begin, int64_t end, const T* grad_output,
-                         int64_t grad_stride, T scale, const T* input, const int64_t* target, const T* weight,
-                         T total_weight, const T* statistics, T* grad_input) {
+// From the gradients of some rows for their own classes, which are computed again where they have been rounded.
+template <typename E, typename T>
+D2L_INLINE void subtract_at_targets(const E* x, const Factors<T>& factors, const Targets<T>& targets, int64_t rows,
+                                    int64_t class_stride, int64_t row_stride, bool is_smooth, E* to) {
+  T values[kLanes<T>] = {};
+  if constexpr (kIsRounded<E>) {
+    values_at(targets, rows, x, class_stride, row_stride, values);
+    const vec_t<T> distance = load(values) - load(factors.max) - load(factors.log_sum);
+    vec_t<T> result = load(factors.of_softmax) * exp<T>(distance);
+    if (is_smooth) result -= load(factors.per_class) * load(targets.weights);
+    store(values, result);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    if (targets.classes[r] < 0) continue;
+    E& value = to[targets.classes[r] * class_stride + r * row_stride];
+    value = rounded_one<E>((kIsRounded<E> ? values[r] : read_one(value)) - factors.at_target[r]);
+  }
+}
+
+}  // namespace
+
+template <typename E, typename T>
+void cross_entropy_grad_rows(const CrossEntropyShape& shape, int64_t begin, int64_t end, const E* grad_output,
+                             int64_t grad_stride, T scale, const E* input, const int64_t* target, const T* weight,
+                             T total_weight, const T* statistics, E* grad_input) {
   const int64_t C = shape.C, pixels = shape.pixels;
   const bool is_smooth = shape.label_smoothing > 0;
   const auto factors_of = [&](const Targets<T>& targets, int64_t row, int64_t rows) D2L_INLINE_LAMBDA {
@@ -232,11 +267,10 @@ D2L_INLINE void backward(const CrossEntropyShape& shape, int64_t begin, int64_t 
     for_blocks<T>(C, pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
       const Targets<T> targets(shape, target, row, rows, weight);
       const Factors<T> factors = factors_of(targets, row, rows);
-      T* const to = grad_input + offset;
-      gradients_of<T>(C, {input + offset, pixels, rows}, factors, targets, weight, is_smooth, to);
-      for (int64_t r = 0; r < rows; ++r) {
-        if (targets.classes[r] >= 0) to[targets.classes[r] * pixels + r] -= factors.at_target[r];
-      }
+      const E* const x = input + offset;
+      E* const to = grad_input + offset;
+      gradients_of<E>(C, {x, pixels, rows}, factors, targets, weight, is_smooth, to);
+      subtract_at_targets(x, factors, targets, rows, pixels, 1, is_smooth, to);
     });
     return;
   }
@@ -246,38 +280,31 @@ D2L_INLINE void backward(const CrossEntropyShape& shape, int64_t begin, int64_t 
     const int64_t rows = std::min<int64_t>(step, end - row);
     const Targets<T> targets(shape, target, row, rows, weight);
     const Factors<T> factors = factors_of(targets, row, rows);
-    T* const to = grad_input + row * C;
+    const E* const x = input + row * C;
+    E* const to = grad_input + row * C;
     if (step > 1) {
-      transpose_rows(C, rows, input + row * C, buffer);
+      transpose_rows(C, rows, x, buffer);
       gradients_of<T>(C, {buffer, kLanes<T>, kLanes<T>}, factors, targets, weight, is_smooth, buffer);
+      subtract_at_targets<T>(buffer, factors, targets, rows, kLanes<T>, 1, is_smooth, buffer);
       transpose_back(C, rows, buffer, to);
     } else if (targets.classes[0] >= 0) {
-      gradients_of_row(C, input + row * C, factors, weight, is_smooth, to);
+      gradients_of_row(C, x, factors, weight, is_smooth, to);
+      subtract_at_targets(x, factors, targets, rows, 1, C, is_smooth, to);
     } else {
-      std::fill_n(to, C, T(0));
-    }
-    for (int64_t r = 0; r < rows; ++r) {
-      if (targets.classes[r] >= 0) to[r * C + targets.classes[r]] -= factors.at_target[r];
+      for (int64_t c = 0; c < C; ++c) to[c] = E{};
     }
   }
 }
 
-}  // namespace
-
-#define D2L_CROSS_ENTROPY_KERNELS_FOR(T)                                                                             \
-  void cross_entropy_rows(const CrossEntropyShape& shape, int64_t begin, int64_t end, const T* input,                \
-                          const int64_t* target, const T* weight, T total_weight, T* losses, T* statistics,          \
-                          CrossEntropySums* sums) {                                                                  \
-    forward(shape, begin, end, input, target, weight, total_weight, losses, statistics, sums);                       \
-  }                                                                                                                  \
-  void cross_entropy_grad_rows(const CrossEntropyShape& shape, int64_t begin, int64_t end, const T* grad_output,     \
-                               int64_t grad_stride, T scale, const T* input, const int64_t* target, const T* weight, \
-                               T total_weight, const T* statistics, T* grad_input) {                                 \
-    backward(shape, begin, end, grad_output, grad_stride, scale, input, target, weight, total_weight, statistics,    \
-             grad_input);                                                                                            \
-  }
-
-D2L_CROSS_ENTROPY_KERNELS_FOR(float)
-D2L_CROSS_ENTROPY_KERNELS_FOR(double)
+#define D2L_INSTANTIATE(E)                                                                                            \
+  template void cross_entropy_rows(const CrossEntropyShape&, int64_t, int64_t, const E*, const int64_t*,              \
+                                   const computed_t<E>*, computed_t<E>, E*, computed_t<E>*, CrossEntropySums*);       \
+  template void cross_entropy_grad_rows(const CrossEntropyShape&, int64_t, int64_t, const E*, int64_t, computed_t<E>, \
+                                        const E*, const int64_t*, const computed_t<E>*, computed_t<E>,                \
+                                        const computed_t<E>*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

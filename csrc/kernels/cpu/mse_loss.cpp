@@ -14,15 +14,15 @@ constexpr int64_t kElementsPerTask = 65536;
 
 }  // namespace
 
-template <typename T>
-void squared_error(int64_t count, const T* input, const T* target, T* losses) {
+template <typename E>
+void squared_error(int64_t count, const E* input, const E* target, E* losses) {
   parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(squared_error_range, end - begin, input + begin, target + begin, losses + begin);
   });
 }
 
-template <typename T>
-double sum_of_squared_error(int64_t count, const T* input, const T* target) {
+template <typename E>
+double sum_of_squared_error(int64_t count, const E* input, const E* target) {
   const int64_t parts = (count + kElementsPerTask - 1) / kElementsPerTask;
   auto* const sums = static_cast<double*>(workspace(Workspace::call, parts * static_cast<int64_t>(sizeof(double))));
   parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
@@ -36,21 +36,22 @@ double sum_of_squared_error(int64_t count, const T* input, const T* target) {
   return total;
 }
 
-template <typename T>
-void squared_error_grad(int64_t count, const T* grad_output, int64_t grad_stride, T scale, const T* input,
-                        const T* target, T* grad_input) {
+template <typename E>
+void squared_error_grad(int64_t count, const E* grad_output, int64_t grad_stride, computed_t<E> scale, const E* input,
+                        const E* target, E* grad_input) {
   parallel_for(0, count, kElementsPerTask, [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(squared_error_grad_range, end - begin, grad_output + begin * grad_stride, grad_stride, scale,
                   input + begin, target + begin, grad_input + begin);
   });
 }
 
-template void squared_error<float>(int64_t, const float*, const float*, float*);
-template void squared_error<double>(int64_t, const double*, const double*, double*);
-template double sum_of_squared_error<float>(int64_t, const float*, const float*);
-template double sum_of_squared_error<double>(int64_t, const double*, const double*);
-template void squared_error_grad<float>(int64_t, const float*, int64_t, float, const float*, const float*, float*);
-template void squared_error_grad<double>(int64_t, const double*, int64_t, double, const double*, const double*,
-                                         double*);
+#define D2L_INSTANTIATE(E)                                           \
+  template void squared_error(int64_t, const E*, const E*, E*);      \
+  template double sum_of_squared_error(int64_t, const E*, const E*); \
+  template void squared_error_grad(int64_t, const E*, int64_t, computed_t<E>, const E*, const E*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu

@@ -1,12 +1,13 @@
 // Rows of C elements, several of them in the lanes of registers: what softmax and cross-entropy share. Only for
 // *_kernel.cpp (see vec.h).
 //
-// Rows whose neighbours lie side by side (inner > 1) are loaded as they are. Short rows that are contiguous
-// themselves are transposed in a small buffer, so that no register needs to be summed across.
+// Rows whose neighbours lie side by side (inner > 1) are read as they are. Short rows that are contiguous themselves
+// are transposed in a small buffer of what they are computed in, so that no register needs to be summed across.
 #pragma once
 
 #include <algorithm>
 
+#include "kernels/cpu/vec_element.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/shapes.h"
 
@@ -33,28 +34,30 @@ D2L_INLINE T sum_across(vec_t<T> values) {
 }
 
 // The first `count` elements, and `rest` in the other lanes.
-template <typename T>
-D2L_INLINE vec_t<T> load_padded(const T* from, int64_t count, T rest) {
+template <typename E>
+D2L_INLINE element_vec_t<E> read_padded(const E* from, int64_t count, computed_t<E> rest) {
+  using T = computed_t<E>;
   T buffer[kLanes<T>];
   store(buffer, broadcast<T>(rest));
-  for (int64_t i = 0; i < count; ++i) buffer[i] = from[i];
+  for (int64_t i = 0; i < count; ++i) buffer[i] = read_one(from[i]);
   return load(buffer);
 }
 
 // to[c][r] = from[r][c], for up to kLanes rows; lanes without a row are zero.
-template <typename T>
-D2L_INLINE void transpose_rows(int64_t C, int64_t rows, const T* from, T* to) {
+template <typename E>
+D2L_INLINE void transpose_rows(int64_t C, int64_t rows, const E* from, computed_t<E>* to) {
+  using T = computed_t<E>;
   for (int64_t c = 0; c < C; ++c) {
     T* const column = to + c * kLanes<T>;
-    for (int64_t r = 0; r < rows; ++r) column[r] = from[r * C + c];
+    for (int64_t r = 0; r < rows; ++r) column[r] = read_one(from[r * C + c]);
     for (int64_t r = rows; r < kLanes<T>; ++r) column[r] = 0;
   }
 }
 
-template <typename T>
-D2L_INLINE void transpose_back(int64_t C, int64_t rows, const T* from, T* to) {
+template <typename E>
+D2L_INLINE void transpose_back(int64_t C, int64_t rows, const computed_t<E>* from, E* to) {
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < C; ++c) to[r * C + c] = from[c * kLanes<T> + r];
+    for (int64_t c = 0; c < C; ++c) to[r * C + c] = rounded_one<E>(from[c * kElements<E> + r]);
   }
 }
 

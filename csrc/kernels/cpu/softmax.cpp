@@ -15,23 +15,26 @@ int64_t grain_of(const SoftmaxShape& shape) { return std::max<int64_t>(1, kEleme
 
 }  // namespace
 
-template <typename T>
-void softmax(const SoftmaxShape& shape, bool is_log, const T* input, T* output) {
+template <typename E>
+void softmax(const SoftmaxShape& shape, bool is_log, const E* input, E* output) {
   parallel_for(0, shape.rows(), grain_of(shape), [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(softmax_rows, shape, is_log, begin, end, input, output);
   });
 }
 
-template <typename T>
-void softmax_input_grad(const SoftmaxShape& shape, bool is_log, const T* grad_output, const T* output, T* grad_input) {
+template <typename E>
+void softmax_input_grad(const SoftmaxShape& shape, bool is_log, const E* grad_output, const E* output, E* grad_input) {
   parallel_for(0, shape.rows(), grain_of(shape), [&](int64_t begin, int64_t end) {
     D2L_CALL_BEST(softmax_grad_rows, shape, is_log, begin, end, grad_output, output, grad_input);
   });
 }
 
-template void softmax<float>(const SoftmaxShape&, bool, const float*, float*);
-template void softmax<double>(const SoftmaxShape&, bool, const double*, double*);
-template void softmax_input_grad<float>(const SoftmaxShape&, bool, const float*, const float*, float*);
-template void softmax_input_grad<double>(const SoftmaxShape&, bool, const double*, const double*, double*);
+#define D2L_INSTANTIATE(E)                                        \
+  template void softmax(const SoftmaxShape&, bool, const E*, E*); \
+  template void softmax_input_grad(const SoftmaxShape&, bool, const E*, const E*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu

@@ -1,5 +1,6 @@
 // Softmax and its logarithm over rows, and their gradients. Each row is read two or three times, from the first cache;
-// about 20 instructions an element, on all lanes. Not a number or +infinity anywhere in a row make the row NaN, as a
+// about 20 instructions an element, on all lanes. Exponentials wait for their sum in the output, or are computed again
+// where that would round them. Not a number or +infinity anywhere in a row make the row NaN, as a
 // row of -infinity does.
 #include "kernels/cpu/softmax_kernel.h"
 
@@ -9,16 +10,17 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
 // A register of rows: element c of all of them is at `c * stride`. Only `lanes` of them are there.
-template <bool kIsLog, typename T>
-D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const T* input, T* output) {
-  const auto get = [&](const T* from, int64_t c) D2L_INLINE_LAMBDA {
-    return lanes == kLanes<T> ? load(from + c * stride) : load_partial(from + c * stride, lanes);
+template <bool kIsLog, typename E>
+D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const E* input, E* output) {
+  using T = computed_t<E>;
+  const auto get = [&](const E* from, int64_t c) D2L_INLINE_LAMBDA {
+    return lanes == kLanes<T> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
   };
   const auto put = [&](int64_t c, vec_t<T> value) D2L_INLINE_LAMBDA {
     if (lanes == kLanes<T>) {
-      store(output + c * stride, value);
+      write(output + c * stride, value);
     } else {
-      store_partial(output + c * stride, value, lanes);
+      write_partial(output + c * stride, value, lanes);
     }
   };
   vec_t<T> max = get(input, 0), sum = {};
@@ -29,22 +31,23 @@ D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const T* in
   for (int64_t c = 0; c < C; ++c) {
     const vec_t<T> e = exp<T>(get(input, c) - max);
     sum += e;
-    if constexpr (!kIsLog) put(c, e);
+    if constexpr (!kIsLog && !kIsRounded<E>) put(c, e);
   }
   if constexpr (kIsLog) {
     const vec_t<T> log_sum = log<T>(sum);
     for (int64_t c = 0; c < C; ++c) put(c, get(input, c) - max - log_sum);
   } else {
     const vec_t<T> scale = 1 / sum;
-    for (int64_t c = 0; c < C; ++c) put(c, get(output, c) * scale);
+    for (int64_t c = 0; c < C; ++c) put(c, (kIsRounded<E> ? exp<T>(get(input, c) - max) : get(output, c)) * scale);
   }
 }
 
-template <bool kIsLog, typename T>
-D2L_INLINE void softmax_grad_of(int64_t C, int64_t stride, int64_t lanes, const T* grad_output, const T* output,
-                                T* grad_input) {
-  const auto get = [&](const T* from, int64_t c) D2L_INLINE_LAMBDA {
-    return lanes == kLanes<T> ? load(from + c * stride) : load_partial(from + c * stride, lanes);
+template <bool kIsLog, typename E>
+D2L_INLINE void softmax_grad_of(int64_t C, int64_t stride, int64_t lanes, const E* grad_output, const E* output,
+                                E* grad_input) {
+  using T = computed_t<E>;
+  const auto get = [&](const E* from, int64_t c) D2L_INLINE_LAMBDA {
+    return lanes == kLanes<T> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
   };
   vec_t<T> sum = {};
   for (int64_t c = 0; c < C; ++c) {
@@ -55,62 +58,67 @@ D2L_INLINE void softmax_grad_of(int64_t C, int64_t stride, int64_t lanes, const 
     const vec_t<T> gradient = get(grad_output, c), y = get(output, c);
     const vec_t<T> result = kIsLog ? gradient - exp<T>(y) * sum : y * (gradient - sum);
     if (lanes == kLanes<T>) {
-      store(grad_input + c * stride, result);
+      write(grad_input + c * stride, result);
     } else {
-      store_partial(grad_input + c * stride, result, lanes);
+      write_partial(grad_input + c * stride, result, lanes);
     }
   }
 }
 
 // One row that is contiguous and long.
-template <bool kIsLog, typename T>
-D2L_INLINE void softmax_of_row(int64_t C, const T* input, T* output) {
+template <bool kIsLog, typename E>
+D2L_INLINE void softmax_of_row(int64_t C, const E* input, E* output) {
+  using T = computed_t<E>;
   constexpr T kNone = -vec_math::Format<T>::kInfinity;
   const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
-  const vec_t<T> tail = load_padded(input + whole, rest, kNone);
+  const vec_t<T> tail = read_padded(input + whole, rest, kNone);
   vec_t<T> maxima = tail, sums = {};
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    const vec_t<T> x = load(input + c);
+    const vec_t<T> x = read(input + c);
     maxima = x > maxima ? x : maxima;
   }
   const vec_t<T> max = broadcast<T>(max_of_lanes<T>(maxima));
   const vec_t<T> tail_exp = exp<T>(tail - max);
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    const vec_t<T> e = exp<T>(load(input + c) - max);
+    const vec_t<T> e = exp<T>(read(input + c) - max);
     sums += e;
-    if constexpr (!kIsLog) store(output + c, e);
+    if constexpr (!kIsLog && !kIsRounded<E>) write(output + c, e);
   }
   const vec_t<T> sum = broadcast<T>(sum_across<T>(sums + tail_exp));
   if constexpr (kIsLog) {
     const vec_t<T> log_sum = log<T>(sum);
-    for (int64_t c = 0; c < whole; c += kLanes<T>) store(output + c, load(input + c) - max - log_sum);
-    store_partial(output + whole, tail - max - log_sum, rest);
+    for (int64_t c = 0; c < whole; c += kLanes<T>) write(output + c, read(input + c) - max - log_sum);
+    write_partial(output + whole, tail - max - log_sum, rest);
   } else {
     const vec_t<T> scale = 1 / sum;
-    for (int64_t c = 0; c < whole; c += kLanes<T>) store(output + c, load(output + c) * scale);
-    store_partial(output + whole, tail_exp * scale, rest);
+    for (int64_t c = 0; c < whole; c += kLanes<T>) {
+      write(output + c, (kIsRounded<E> ? exp<T>(read(input + c) - max) : read(output + c)) * scale);
+    }
+    write_partial(output + whole, tail_exp * scale, rest);
   }
 }
 
-template <bool kIsLog, typename T>
-D2L_INLINE void softmax_grad_of_row(int64_t C, const T* grad_output, const T* output, T* grad_input) {
+template <bool kIsLog, typename E>
+D2L_INLINE void softmax_grad_of_row(int64_t C, const E* grad_output, const E* output, E* grad_input) {
+  using T = computed_t<E>;
   const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
-  const vec_t<T> tail_gradient = load_partial(grad_output + whole, rest), tail = load_partial(output + whole, rest);
+  const vec_t<T> tail_gradient = read_partial(grad_output + whole, rest), tail = read_partial(output + whole, rest);
   vec_t<T> sums = kIsLog ? tail_gradient : tail_gradient * tail;
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    sums += kIsLog ? load(grad_output + c) : load(grad_output + c) * load(output + c);
+    sums += kIsLog ? read(grad_output + c) : read(grad_output + c) * read(output + c);
   }
   const vec_t<T> sum = broadcast<T>(sum_across<T>(sums));
   const auto result = [&](vec_t<T> gradient, vec_t<T> y)
                           D2L_INLINE_LAMBDA { return kIsLog ? gradient - exp<T>(y) * sum : y * (gradient - sum); };
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    store(grad_input + c, result(load(grad_output + c), load(output + c)));
+    write(grad_input + c, result(read(grad_output + c), read(output + c)));
   }
-  store_partial(grad_input + whole, result(tail_gradient, tail), rest);
+  write_partial(grad_input + whole, result(tail_gradient, tail), rest);
 }
 
-template <bool kIsLog, typename T>
-D2L_INLINE void forward(const SoftmaxShape& shape, int64_t begin, int64_t end, const T* input, T* output) {
+template <bool kIsLog, typename E>
+D2L_INLINE void forward(const SoftmaxShape& shape, int64_t begin, int64_t end, const E* input, E* output) {
+  using T = computed_t<E>;
   const int64_t C = shape.C;
   if (shape.inner > 1) {
     for_blocks<T>(C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
@@ -126,14 +134,15 @@ D2L_INLINE void forward(const SoftmaxShape& shape, int64_t begin, int64_t end, c
   for (int64_t row = begin; row < end; row += kLanes<T>) {
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     transpose_rows(C, rows, input + row * C, buffer);
-    softmax_of<kIsLog>(C, kLanes<T>, kLanes<T>, buffer, buffer);
+    softmax_of<kIsLog, T>(C, kLanes<T>, kLanes<T>, buffer, buffer);
     transpose_back(C, rows, buffer, output + row * C);
   }
 }
 
-template <bool kIsLog, typename T>
-D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, const T* grad_output, const T* output,
-                         T* grad_input) {
+template <bool kIsLog, typename E>
+D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, const E* grad_output, const E* output,
+                         E* grad_input) {
+  using T = computed_t<E>;
   const int64_t C = shape.C;
   if (shape.inner > 1) {
     for_blocks<T>(C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
@@ -152,31 +161,38 @@ D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, 
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     transpose_rows(C, rows, grad_output + row * C, gradients);
     transpose_rows(C, rows, output + row * C, values);
-    softmax_grad_of<kIsLog>(C, kLanes<T>, kLanes<T>, gradients, values, gradients);
+    softmax_grad_of<kIsLog, T>(C, kLanes<T>, kLanes<T>, gradients, values, gradients);
     transpose_back(C, rows, gradients, grad_input + row * C);
   }
 }
 
 }  // namespace
 
-#define D2L_SOFTMAX_KERNELS_FOR(T)                                                                                   \
-  void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const T* input, T* output) { \
-    if (is_log) {                                                                                                    \
-      forward<true>(shape, begin, end, input, output);                                                               \
-    } else {                                                                                                         \
-      forward<false>(shape, begin, end, input, output);                                                              \
-    }                                                                                                                \
-  }                                                                                                                  \
-  void softmax_grad_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const T* grad_output,   \
-                         const T* output, T* grad_input) {                                                           \
-    if (is_log) {                                                                                                    \
-      backward<true>(shape, begin, end, grad_output, output, grad_input);                                            \
-    } else {                                                                                                         \
-      backward<false>(shape, begin, end, grad_output, output, grad_input);                                           \
-    }                                                                                                                \
+template <typename E>
+void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* input, E* output) {
+  if (is_log) {
+    forward<true>(shape, begin, end, input, output);
+  } else {
+    forward<false>(shape, begin, end, input, output);
   }
+}
 
-D2L_SOFTMAX_KERNELS_FOR(float)
-D2L_SOFTMAX_KERNELS_FOR(double)
+template <typename E>
+void softmax_grad_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* grad_output,
+                       const E* output, E* grad_input) {
+  if (is_log) {
+    backward<true>(shape, begin, end, grad_output, output, grad_input);
+  } else {
+    backward<false>(shape, begin, end, grad_output, output, grad_input);
+  }
+}
+
+#define D2L_INSTANTIATE(E)                                                               \
+  template void softmax_rows(const SoftmaxShape&, bool, int64_t, int64_t, const E*, E*); \
+  template void softmax_grad_rows(const SoftmaxShape&, bool, int64_t, int64_t, const E*, const E*, E*);
+D2L_INSTANTIATE(float)
+D2L_INSTANTIATE(double)
+D2L_INSTANTIATE(BFloat16)
+#undef D2L_INSTANTIATE
 
 }  // namespace d2l::cpu::D2L_CPU_CAPABILITY

@@ -3,19 +3,20 @@
 #pragma once
 
 #include "kernels/cpu/capability.h"
+#include "kernels/cpu/element.h"
 #include "kernels/shapes.h"
 
-#define D2L_SOFTMAX_KERNELS_OF(T)                                                                                   \
-  void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const T* input, T* output); \
-  void softmax_grad_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const T* grad_output,  \
-                         const T* output, T* grad_input);
-
-#define D2L_SOFTMAX_KERNELS(capability) \
-  namespace capability {                \
-  D2L_SOFTMAX_KERNELS_OF(float)         \
-  D2L_SOFTMAX_KERNELS_OF(double)        \
-  }
-
 namespace d2l::cpu {
+
+#define D2L_SOFTMAX_KERNELS(capability)                                                                             \
+  namespace capability {                                                                                            \
+  template <typename E>                                                                                             \
+  void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* input, E* output); \
+  template <typename E>                                                                                             \
+  void softmax_grad_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* grad_output,  \
+                         const E* output, E* grad_input);                                                           \
+  }
 D2L_FOR_EACH_CAPABILITY(D2L_SOFTMAX_KERNELS)
+#undef D2L_SOFTMAX_KERNELS
+
 }  // namespace d2l::cpu
