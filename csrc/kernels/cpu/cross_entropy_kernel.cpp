@@ -58,7 +58,7 @@ D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<E>& x, const T* we
   vec_t<T> max = x[0], sum = {}, smooth = {};
   for (int64_t c = 1; c < C; ++c) {
     const vec_t<T> value = x[c];
-    max = value > max ? value : max;
+    max = larger<T>(value, max);
   }
   for (int64_t c = 0; c < C; ++c) {
     const vec_t<T> distance = x[c] - max;
@@ -76,19 +76,18 @@ D2L_INLINE Statistics<T> statistics_of_row(int64_t C, const E* x, const T* weigh
   vec_t<T> maxima = tail;
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     const vec_t<T> value = read(x + c);
-    maxima = value > maxima ? value : maxima;
+    maxima = larger<T>(value, maxima);
   }
-  const T highest = max_of_lanes<T>(maxima);
-  const vec_t<T> max = broadcast<T>(highest);
+  const vec_t<T> max = max_across<T>(maxima);
   vec_t<T> sums = exp<T>(tail - max), smooths = {};
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     const vec_t<T> distance = read(x + c) - max;
     sums += exp<T>(distance);
     if (is_smooth) smooths += weight != nullptr ? load(weight + c) * distance : distance;
   }
-  T smooth = sum_across<T>(smooths);
-  for (int64_t c = whole; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (read_one(x[c]) - highest);
-  return {max, log<T>(broadcast<T>(sum_across<T>(sums))), broadcast<T>(smooth)};
+  T smooth = sum_across<T>(smooths)[0];
+  for (int64_t c = whole; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (read_one(x[c]) - max[0]);
+  return {max, log<T>(sum_across<T>(sums)), broadcast<T>(smooth)};
 }
 
 // Of the classes of some rows, where those without a class have any value.

@@ -6,8 +6,9 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
-#include "kernels/cpu/vec_element.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/cpu/vec_math.h"
 #include "kernels/shapes.h"
 
@@ -16,21 +17,27 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 // Longer rows fill registers by themselves.
 constexpr int64_t kShortRow = 64;
 
-template <typename T>
-D2L_INLINE T max_of_lanes(vec_t<T> values) {
-  T result = values[0];
-  for (int lane = 1; lane < kLanes<T>; ++lane) result = values[lane] > result ? values[lane] : result;
-  return result;
+template <int kDistance, typename V, int... I>
+D2L_INLINE V exchanged(V values, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(values, values, (I ^ kDistance)...);
+}
+
+// What `join` makes of all lanes, in each of them. Halves are joined first, then quarters.
+template <typename T, int kDistance = kLanes<T> / 2, typename Join>
+D2L_INLINE vec_t<T> across(vec_t<T> values, Join&& join) {
+  values = join(values, exchanged<kDistance>(values, std::make_integer_sequence<int, kLanes<T>>{}));
+  if constexpr (kDistance > 1) values = across<T, kDistance / 2>(values, join);
+  return values;
 }
 
 template <typename T>
-D2L_INLINE T sum_across(vec_t<T> values) {
-  T parts[kLanes<T>];
-  store(parts, values);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
-  }
-  return parts[0];
+D2L_INLINE vec_t<T> max_across(vec_t<T> values) {
+  return across<T>(values, [](vec_t<T> a, vec_t<T> b) D2L_INLINE_LAMBDA { return larger<T>(a, b); });
+}
+
+template <typename T>
+D2L_INLINE vec_t<T> sum_across(vec_t<T> values) {
+  return across<T>(values, [](vec_t<T> a, vec_t<T> b) D2L_INLINE_LAMBDA { return a + b; });
 }
 
 // The first `count` elements, and `rest` in the other lanes.
@@ -47,18 +54,15 @@ D2L_INLINE element_vec_t<E> read_padded(const E* from, int64_t count, computed_t
 template <typename E>
 D2L_INLINE void transpose_rows(int64_t C, int64_t rows, const E* from, computed_t<E>* to) {
   using T = computed_t<E>;
-  for (int64_t c = 0; c < C; ++c) {
-    T* const column = to + c * kLanes<T>;
-    for (int64_t r = 0; r < rows; ++r) column[r] = read_one(from[r * C + c]);
-    for (int64_t r = rows; r < kLanes<T>; ++r) column[r] = 0;
+  if (rows < kLanes<T>) {
+    for (int64_t c = 0; c < C; ++c) store(to + c * kLanes<T>, vec_t<T>{});
   }
+  transpose<T>(from, C, rows, C, to, kLanes<T>);
 }
 
 template <typename E>
 D2L_INLINE void transpose_back(int64_t C, int64_t rows, const computed_t<E>* from, E* to) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < C; ++c) to[r * C + c] = rounded_one<E>(from[c * kElements<E> + r]);
-  }
+  transpose<computed_t<E>>(from, kElements<E>, C, rows, to, C);
 }
 
 // Calls block(first_row, rows, offset) for blocks of up to kLanes rows that lie side by side, which do not cross the

@@ -26,7 +26,7 @@ D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const E* in
   vec_t<T> max = get(input, 0), sum = {};
   for (int64_t c = 1; c < C; ++c) {
     const vec_t<T> x = get(input, c);
-    max = x > max ? x : max;
+    max = larger<T>(x, max);
   }
   for (int64_t c = 0; c < C; ++c) {
     const vec_t<T> e = exp<T>(get(input, c) - max);
@@ -75,16 +75,16 @@ D2L_INLINE void softmax_of_row(int64_t C, const E* input, E* output) {
   vec_t<T> maxima = tail, sums = {};
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     const vec_t<T> x = read(input + c);
-    maxima = x > maxima ? x : maxima;
+    maxima = larger<T>(x, maxima);
   }
-  const vec_t<T> max = broadcast<T>(max_of_lanes<T>(maxima));
+  const vec_t<T> max = max_across<T>(maxima);
   const vec_t<T> tail_exp = exp<T>(tail - max);
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     const vec_t<T> e = exp<T>(read(input + c) - max);
     sums += e;
     if constexpr (!kIsLog && !kIsRounded<E>) write(output + c, e);
   }
-  const vec_t<T> sum = broadcast<T>(sum_across<T>(sums + tail_exp));
+  const vec_t<T> sum = sum_across<T>(sums + tail_exp);
   if constexpr (kIsLog) {
     const vec_t<T> log_sum = log<T>(sum);
     for (int64_t c = 0; c < whole; c += kLanes<T>) write(output + c, read(input + c) - max - log_sum);
@@ -107,7 +107,7 @@ D2L_INLINE void softmax_grad_of_row(int64_t C, const E* grad_output, const E* ou
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     sums += kIsLog ? read(grad_output + c) : read(grad_output + c) * read(output + c);
   }
-  const vec_t<T> sum = broadcast<T>(sum_across<T>(sums));
+  const vec_t<T> sum = sum_across<T>(sums);
   const auto result = [&](vec_t<T> gradient, vec_t<T> y)
                           D2L_INLINE_LAMBDA { return kIsLog ? gradient - exp<T>(y) * sum : y * (gradient - sum); };
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
