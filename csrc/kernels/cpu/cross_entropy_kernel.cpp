@@ -43,9 +43,7 @@ struct Lanes {
   const E* from;
   int64_t stride, lanes;
 
-  D2L_INLINE element_vec_t<E> operator[](int64_t c) const {
-    return lanes == kElements<E> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
-  }
+  D2L_INLINE element_vec_t<E> operator[](int64_t c) const { return read_lanes(from + c * stride, lanes); }
 };
 
 template <typename T>
@@ -139,12 +137,13 @@ void cross_entropy_rows(const CrossEntropyShape& shape, int64_t begin, int64_t e
   *sums = {0, 0, -1};
   T at_target[kLanes<T>];
   if (shape.pixels > 1) {
-    for_blocks<T>(C, shape.pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
-      const Targets<T> targets(shape, target, row, rows, weight);
-      const E* const x = input + offset;
-      values_at(targets, rows, x, shape.pixels, 1, at_target);
-      finish(row, rows, targets, at_target, statistics_of<E>(C, {x, shape.pixels, rows}, weight, is_smooth));
-    });
+    for_blocks<kLanes<T>>(
+        C, shape.pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
+          const Targets<T> targets(shape, target, row, rows, weight);
+          const E* const x = input + offset;
+          values_at(targets, rows, x, shape.pixels, 1, at_target);
+          finish(row, rows, targets, at_target, statistics_of<E>(C, {x, shape.pixels, rows}, weight, is_smooth));
+        });
     return;
   }
   if (C > kShortRow) {
@@ -204,12 +203,7 @@ D2L_INLINE void gradients_of(int64_t C, const Lanes<E>& x, const Factors<T>& fac
   for (int64_t c = 0; c < C; ++c) {
     vec_t<T> result = of_softmax * exp<T>(x[c] - max - log_sum);
     if (is_smooth) result -= per_class * weight_of(weight, c);
-    result = ignored ? vec_t<T>{} : result;
-    if (x.lanes == kLanes<T>) {
-      write(to + c * x.stride, result);
-    } else {
-      write_partial(to + c * x.stride, result, x.lanes);
-    }
+    write_lanes(to + c * x.stride, ignored ? vec_t<T>{} : result, x.lanes);
   }
 }
 
@@ -263,7 +257,7 @@ void cross_entropy_grad_rows(const CrossEntropyShape& shape, int64_t begin, int6
     return Factors<T>(shape, targets, row, rows, grad_output, grad_stride, scale, total_weight, statistics);
   };
   if (pixels > 1) {
-    for_blocks<T>(C, pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
+    for_blocks<kLanes<T>>(C, pixels, begin, end, [&](int64_t row, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
       const Targets<T> targets(shape, target, row, rows, weight);
       const Factors<T> factors = factors_of(targets, row, rows);
       const E* const x = input + offset;

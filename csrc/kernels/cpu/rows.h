@@ -65,12 +65,27 @@ D2L_INLINE void transpose_back(int64_t C, int64_t rows, const computed_t<E>* fro
   transpose<computed_t<E>>(from, kElements<E>, C, rows, to, C);
 }
 
-// Calls block(first_row, rows, offset) for blocks of up to kLanes rows that lie side by side, which do not cross the
-// end of an inner axis.
-template <typename T, typename Function>
+// Rows side by side, `lanes` of them: as many as a register has, or fewer.
+template <typename E>
+D2L_INLINE element_vec_t<E> read_lanes(const E* from, int64_t lanes) {
+  return lanes == kElements<E> ? read(from) : read_partial(from, lanes);
+}
+
+template <typename E>
+D2L_INLINE void write_lanes(E* to, element_vec_t<E> value, int64_t lanes) {
+  if (lanes == kElements<E>) {
+    write(to, value);
+  } else {
+    write_partial(to, value, lanes);
+  }
+}
+
+// Calls block(first_row, rows, offset) for blocks of up to kRows rows that lie side by side, which do not cross the end
+// of an inner axis.
+template <int kRows, typename Function>
 D2L_INLINE void for_blocks(int64_t C, int64_t inner, int64_t begin, int64_t end, Function&& block) {
   for (int64_t row = begin; row < end;) {
-    const int64_t place = row % inner, rows = std::min({int64_t{kLanes<T>}, inner - place, end - row});
+    const int64_t place = row % inner, rows = std::min({int64_t{kRows}, inner - place, end - row});
     block(row, rows, (row / inner) * C * inner + place);
     row += rows;
   }

@@ -1,74 +1,96 @@
 // Softmax and its logarithm over rows, and their gradients. Each row is read two or three times, from the first cache;
-// about 20 instructions an element, on all lanes. Exponentials wait for their sum in the output, or are computed again
-// where that would round them. Not a number or +infinity anywhere in a row make the row NaN, as a
+// about 20 instructions an element, on all lanes. Not a number or +infinity anywhere in a row make the row NaN, as a
 // row of -infinity does.
 #include "kernels/cpu/softmax_kernel.h"
+
+#include <type_traits>
 
 #include "kernels/cpu/rows.h"
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
-// A register of rows: element c of all of them is at `c * stride`. Only `lanes` of them are there.
-template <bool kIsLog, typename E>
-D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const E* input, E* output) {
-  using T = computed_t<E>;
-  const auto get = [&](const E* from, int64_t c) D2L_INLINE_LAMBDA {
-    return lanes == kLanes<T> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
-  };
-  const auto put = [&](int64_t c, vec_t<T> value) D2L_INLINE_LAMBDA {
-    if (lanes == kLanes<T>) {
-      write(output + c * stride, value);
-    } else {
-      write_partial(output + c * stride, value, lanes);
-    }
-  };
-  vec_t<T> max = get(input, 0), sum = {};
-  for (int64_t c = 1; c < C; ++c) {
-    const vec_t<T> x = get(input, c);
-    max = larger<T>(x, max);
-  }
-  for (int64_t c = 0; c < C; ++c) {
-    const vec_t<T> e = exp<T>(get(input, c) - max);
-    sum += e;
-    if constexpr (!kIsLog && !kIsRounded<E>) put(c, e);
-  }
-  if constexpr (kIsLog) {
-    const vec_t<T> log_sum = log<T>(sum);
-    for (int64_t c = 0; c < C; ++c) put(c, get(input, c) - max - log_sum);
+// Registers that are computed side by side: bfloat16 fills half of a cache line with one.
+template <typename E>
+constexpr int kSide = kIsRounded<E> ? 2 : 1;
+
+// Where exponentials wait for their sum: in the output, or in `scratch` where that would round them.
+template <typename E>
+D2L_INLINE computed_t<E>* kept_in(E* output, computed_t<E>* scratch) {
+  if constexpr (kIsRounded<E>) {
+    return scratch;
   } else {
-    const vec_t<T> scale = 1 / sum;
-    for (int64_t c = 0; c < C; ++c) put(c, (kIsRounded<E> ? exp<T>(get(input, c) - max) : get(output, c)) * scale);
+    return output;
   }
 }
 
-template <bool kIsLog, typename E>
+// kRegisters of rows: element c of all of them is at `c * stride`. Only `lanes` of each are there.
+template <bool kIsLog, int kRegisters, typename E, typename T = computed_t<E>>
+D2L_INLINE void softmax_of(int64_t C, int64_t stride, int64_t lanes, const E* input, T* scratch, E* output) {
+  T* const kept = kept_in(output, scratch);
+  const int64_t kept_stride = kIsRounded<E> ? kRegisters * kLanes<T> : stride;
+  vec_t<T> max[kRegisters], sum[kRegisters] = {};
+  for (int i = 0; i < kRegisters; ++i) max[i] = read_lanes(input + i * kLanes<T>, lanes);
+  for (int64_t c = 1; c < C; ++c) {
+    for (int i = 0; i < kRegisters; ++i) {
+      max[i] = larger<T>(read_lanes(input + c * stride + i * kLanes<T>, lanes), max[i]);
+    }
+  }
+  for (int64_t c = 0; c < C; ++c) {
+    for (int i = 0; i < kRegisters; ++i) {
+      const vec_t<T> e = exp<T>(read_lanes(input + c * stride + i * kLanes<T>, lanes) - max[i]);
+      sum[i] += e;
+      if constexpr (!kIsLog) write_lanes(kept + c * kept_stride + i * kLanes<T>, e, lanes);
+    }
+  }
+  for (int i = 0; i < kRegisters; ++i) sum[i] = kIsLog ? log<T>(sum[i]) : 1 / sum[i];
+  for (int64_t c = 0; c < C; ++c) {
+    for (int i = 0; i < kRegisters; ++i) {
+      const int64_t place = c * stride + i * kLanes<T>;
+      const vec_t<T> result = kIsLog ? read_lanes(input + place, lanes) - max[i] - sum[i]
+                                     : read_lanes(kept + c * kept_stride + i * kLanes<T>, lanes) * sum[i];
+      write_lanes(output + place, result, lanes);
+    }
+  }
+}
+
+template <bool kIsLog, int kRegisters, typename E>
 D2L_INLINE void softmax_grad_of(int64_t C, int64_t stride, int64_t lanes, const E* grad_output, const E* output,
                                 E* grad_input) {
   using T = computed_t<E>;
-  const auto get = [&](const E* from, int64_t c) D2L_INLINE_LAMBDA {
-    return lanes == kLanes<T> ? read(from + c * stride) : read_partial(from + c * stride, lanes);
-  };
-  vec_t<T> sum = {};
+  vec_t<T> sum[kRegisters] = {};
   for (int64_t c = 0; c < C; ++c) {
-    const vec_t<T> gradient = get(grad_output, c);
-    sum += kIsLog ? gradient : gradient * get(output, c);
+    for (int i = 0; i < kRegisters; ++i) {
+      const int64_t place = c * stride + i * kLanes<T>;
+      const vec_t<T> gradient = read_lanes(grad_output + place, lanes);
+      sum[i] += kIsLog ? gradient : gradient * read_lanes(output + place, lanes);
+    }
   }
   for (int64_t c = 0; c < C; ++c) {
-    const vec_t<T> gradient = get(grad_output, c), y = get(output, c);
-    const vec_t<T> result = kIsLog ? gradient - exp<T>(y) * sum : y * (gradient - sum);
-    if (lanes == kLanes<T>) {
-      write(grad_input + c * stride, result);
-    } else {
-      write_partial(grad_input + c * stride, result, lanes);
+    for (int i = 0; i < kRegisters; ++i) {
+      const int64_t place = c * stride + i * kLanes<T>;
+      const vec_t<T> gradient = read_lanes(grad_output + place, lanes), y = read_lanes(output + place, lanes);
+      write_lanes(grad_input + place, kIsLog ? gradient - exp<T>(y) * sum[i] : y * (gradient - sum[i]), lanes);
     }
   }
 }
 
+// function(registers, lanes, offset) for all rows whose neighbours lie side by side, where `registers` is constant.
+template <typename E, typename Function>
+D2L_INLINE void for_side_by_side(const SoftmaxShape& shape, int64_t begin, int64_t end, Function&& function) {
+  constexpr int kRows = kSide<E> * kElements<E>;
+  for_blocks<kRows>(shape.C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
+    if (kSide<E> > 1 && rows == kRows) return function(std::integral_constant<int, kSide<E>>{}, kElements<E>, offset);
+    for (int64_t row = 0; row < rows; row += kElements<E>) {
+      function(std::integral_constant<int, 1>{}, std::min<int64_t>(kElements<E>, rows - row), offset + row);
+    }
+  });
+}
+
 // One row that is contiguous and long.
-template <bool kIsLog, typename E>
-D2L_INLINE void softmax_of_row(int64_t C, const E* input, E* output) {
-  using T = computed_t<E>;
+template <bool kIsLog, typename E, typename T = computed_t<E>>
+D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output) {
+  T* const kept = kept_in(output, scratch);
   constexpr T kNone = -vec_math::Format<T>::kInfinity;
   const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
   const vec_t<T> tail = read_padded(input + whole, rest, kNone);
@@ -82,7 +104,7 @@ D2L_INLINE void softmax_of_row(int64_t C, const E* input, E* output) {
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
     const vec_t<T> e = exp<T>(read(input + c) - max);
     sums += e;
-    if constexpr (!kIsLog && !kIsRounded<E>) write(output + c, e);
+    if constexpr (!kIsLog) store(kept + c, e);
   }
   const vec_t<T> sum = sum_across<T>(sums + tail_exp);
   if constexpr (kIsLog) {
@@ -91,9 +113,7 @@ D2L_INLINE void softmax_of_row(int64_t C, const E* input, E* output) {
     write_partial(output + whole, tail - max - log_sum, rest);
   } else {
     const vec_t<T> scale = 1 / sum;
-    for (int64_t c = 0; c < whole; c += kLanes<T>) {
-      write(output + c, (kIsRounded<E> ? exp<T>(read(input + c) - max) : read(output + c)) * scale);
-    }
+    for (int64_t c = 0; c < whole; c += kLanes<T>) write(output + c, load(kept + c) * scale);
     write_partial(output + whole, tail_exp * scale, rest);
   }
 }
@@ -116,25 +136,24 @@ D2L_INLINE void softmax_grad_of_row(int64_t C, const E* grad_output, const E* ou
   write_partial(grad_input + whole, result(tail_gradient, tail), rest);
 }
 
-template <bool kIsLog, typename E>
-D2L_INLINE void forward(const SoftmaxShape& shape, int64_t begin, int64_t end, const E* input, E* output) {
-  using T = computed_t<E>;
+template <bool kIsLog, typename E, typename T = computed_t<E>>
+D2L_INLINE void forward(const SoftmaxShape& shape, int64_t begin, int64_t end, const E* input, T* scratch, E* output) {
   const int64_t C = shape.C;
   if (shape.inner > 1) {
-    for_blocks<T>(C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
-      softmax_of<kIsLog>(C, shape.inner, rows, input + offset, output + offset);
+    for_side_by_side<E>(shape, begin, end, [&](auto registers, int64_t lanes, int64_t offset) D2L_INLINE_LAMBDA {
+      softmax_of<kIsLog, registers()>(C, shape.inner, lanes, input + offset, scratch, output + offset);
     });
     return;
   }
   if (C > kShortRow) {
-    for (int64_t row = begin; row < end; ++row) softmax_of_row<kIsLog>(C, input + row * C, output + row * C);
+    for (int64_t row = begin; row < end; ++row) softmax_of_row<kIsLog>(C, input + row * C, scratch, output + row * C);
     return;
   }
   T buffer[kShortRow * kLanes<T>];
   for (int64_t row = begin; row < end; row += kLanes<T>) {
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     transpose_rows(C, rows, input + row * C, buffer);
-    softmax_of<kIsLog, T>(C, kLanes<T>, kLanes<T>, buffer, buffer);
+    softmax_of<kIsLog, 1, T>(C, kLanes<T>, kLanes<T>, buffer, buffer, buffer);
     transpose_back(C, rows, buffer, output + row * C);
   }
 }
@@ -145,8 +164,9 @@ D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, 
   using T = computed_t<E>;
   const int64_t C = shape.C;
   if (shape.inner > 1) {
-    for_blocks<T>(C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
-      softmax_grad_of<kIsLog>(C, shape.inner, rows, grad_output + offset, output + offset, grad_input + offset);
+    for_side_by_side<E>(shape, begin, end, [&](auto registers, int64_t lanes, int64_t offset) D2L_INLINE_LAMBDA {
+      softmax_grad_of<kIsLog, registers()>(C, shape.inner, lanes, grad_output + offset, output + offset,
+                                           grad_input + offset);
     });
     return;
   }
@@ -161,7 +181,7 @@ D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, 
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     transpose_rows(C, rows, grad_output + row * C, gradients);
     transpose_rows(C, rows, output + row * C, values);
-    softmax_grad_of<kIsLog, T>(C, kLanes<T>, kLanes<T>, gradients, values, gradients);
+    softmax_grad_of<kIsLog, 1, T>(C, kLanes<T>, kLanes<T>, gradients, values, gradients);
     transpose_back(C, rows, gradients, grad_input + row * C);
   }
 }
@@ -169,11 +189,12 @@ D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, 
 }  // namespace
 
 template <typename E>
-void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* input, E* output) {
+void softmax_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, int64_t end, const E* input,
+                  computed_t<E>* scratch, E* output) {
   if (is_log) {
-    forward<true>(shape, begin, end, input, output);
+    forward<true>(shape, begin, end, input, scratch, output);
   } else {
-    forward<false>(shape, begin, end, input, output);
+    forward<false>(shape, begin, end, input, scratch, output);
   }
 }
 
@@ -187,8 +208,8 @@ void softmax_grad_rows(const SoftmaxShape& shape, bool is_log, int64_t begin, in
   }
 }
 
-#define D2L_INSTANTIATE(E)                                                               \
-  template void softmax_rows(const SoftmaxShape&, bool, int64_t, int64_t, const E*, E*); \
+#define D2L_INSTANTIATE(E)                                                                               \
+  template void softmax_rows(const SoftmaxShape&, bool, int64_t, int64_t, const E*, computed_t<E>*, E*); \
   template void softmax_grad_rows(const SoftmaxShape&, bool, int64_t, int64_t, const E*, const E*, E*);
 D2L_INSTANTIATE(float)
 D2L_INSTANTIATE(double)
