@@ -69,22 +69,21 @@ D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<E>& x, const T* we
 // The same of one long row, in lane 0.
 template <typename E, typename T = computed_t<E>>
 D2L_INLINE Statistics<T> statistics_of_row(int64_t C, const E* x, const T* weight, bool is_smooth) {
-  const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
-  const vec_t<T> tail = read_padded(x + whole, rest, -vec_math::Format<T>::kInfinity);
-  vec_t<T> maxima = tail;
-  for (int64_t c = 0; c < whole; c += kLanes<T>) {
+  const Tail<E> tail(x, C);
+  vec_t<T> maxima = tail.values;
+  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> value = read(x + c);
     maxima = larger<T>(value, maxima);
   }
   const vec_t<T> max = max_across<T>(maxima);
-  vec_t<T> sums = exp<T>(tail - max), smooths = {};
-  for (int64_t c = 0; c < whole; c += kLanes<T>) {
+  vec_t<T> sums = tail.only(exp<T>(tail.values - max)), smooths = {};
+  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> distance = read(x + c) - max;
     sums += exp<T>(distance);
     if (is_smooth) smooths += weight != nullptr ? load(weight + c) * distance : distance;
   }
   T smooth = sum_across<T>(smooths)[0];
-  for (int64_t c = whole; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (read_one(x[c]) - max[0]);
+  for (int64_t c = tail.begin; is_smooth && c < C; ++c) smooth += weight_of(weight, c) * (read_one(x[c]) - max[0]);
   return {max, log<T>(sum_across<T>(sums)), broadcast<T>(smooth)};
 }
 

@@ -40,15 +40,30 @@ D2L_INLINE vec_t<T> sum_across(vec_t<T> values) {
   return across<T>(values, [](vec_t<T> a, vec_t<T> b) D2L_INLINE_LAMBDA { return a + b; });
 }
 
-// The first `count` elements, and `rest` in the other lanes.
-template <typename E>
-D2L_INLINE element_vec_t<E> read_padded(const E* from, int64_t count, computed_t<E> rest) {
-  using T = computed_t<E>;
-  T buffer[kLanes<T>];
-  store(buffer, broadcast<T>(rest));
-  for (int64_t i = 0; i < count; ++i) buffer[i] = read_one(from[i]);
-  return load(buffer);
+template <typename T, int... I>
+D2L_INLINE vec_math::vec_bits_t<T> numbered_lanes(std::integer_sequence<int, I...>) {
+  return vec_math::vec_bits_t<T>{I...};
 }
+
+// The last elements of a long row, fewer than a register has. Lanes without one repeat the first element of the row,
+// which leaves its maximum as it is, and whose exponential is no subnormal number (150 cycles) as that of -infinity.
+// Not by way of memory: a load of what several stores wrote waits for all that was stored before.
+template <typename E, typename T = computed_t<E>>
+struct Tail {
+  int64_t begin, count;
+  vec_math::vec_bits_t<T> is_there;
+  vec_t<T> values;
+
+  D2L_INLINE Tail(const E* row, int64_t C)
+      : begin(C / kLanes<T> * kLanes<T>),
+        count(C - begin),
+        is_there(numbered_lanes<T>(std::make_integer_sequence<int, kLanes<T>>{}) <
+                 static_cast<vec_math::bits_t<T>>(count)),
+        values(is_there ? read_partial(row + begin, count) : broadcast<T>(read_one(*row))) {}
+
+  // Those of the lanes with an element, and zero.
+  D2L_INLINE vec_t<T> only(vec_t<T> results) const { return is_there ? results : vec_t<T>{}; }
+};
 
 // to[c][r] = from[r][c], for up to kLanes rows; lanes without a row are zero.
 template <typename E>

@@ -91,17 +91,15 @@ D2L_INLINE void for_side_by_side(const SoftmaxShape& shape, int64_t begin, int64
 template <bool kIsLog, typename E, typename T = computed_t<E>>
 D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output) {
   T* const kept = kept_in(output, scratch);
-  constexpr T kNone = -vec_math::Format<T>::kInfinity;
-  const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
-  const vec_t<T> tail = read_padded(input + whole, rest, kNone);
-  vec_t<T> maxima = tail, sums = {};
-  for (int64_t c = 0; c < whole; c += kLanes<T>) {
+  const Tail<E> tail(input, C);
+  vec_t<T> maxima = tail.values, sums = {};
+  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> x = read(input + c);
     maxima = larger<T>(x, maxima);
   }
   const vec_t<T> max = max_across<T>(maxima);
-  const vec_t<T> tail_exp = exp<T>(tail - max);
-  for (int64_t c = 0; c < whole; c += kLanes<T>) {
+  const vec_t<T> tail_exp = tail.only(exp<T>(tail.values - max));
+  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> e = exp<T>(read(input + c) - max);
     sums += e;
     if constexpr (!kIsLog) store(kept + c, e);
@@ -109,12 +107,12 @@ D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output)
   const vec_t<T> sum = sum_across<T>(sums + tail_exp);
   if constexpr (kIsLog) {
     const vec_t<T> log_sum = log<T>(sum);
-    for (int64_t c = 0; c < whole; c += kLanes<T>) write(output + c, read(input + c) - max - log_sum);
-    write_partial(output + whole, tail - max - log_sum, rest);
+    for (int64_t c = 0; c < tail.begin; c += kLanes<T>) write(output + c, read(input + c) - max - log_sum);
+    write_partial(output + tail.begin, tail.values - max - log_sum, tail.count);
   } else {
     const vec_t<T> scale = 1 / sum;
-    for (int64_t c = 0; c < whole; c += kLanes<T>) write(output + c, load(kept + c) * scale);
-    write_partial(output + whole, tail_exp * scale, rest);
+    for (int64_t c = 0; c < tail.begin; c += kLanes<T>) write(output + c, load(kept + c) * scale);
+    write_partial(output + tail.begin, tail_exp * scale, tail.count);
   }
 }
 
