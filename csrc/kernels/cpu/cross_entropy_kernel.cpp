@@ -70,12 +70,7 @@ D2L_INLINE Statistics<T> statistics_of(int64_t C, const Lanes<E>& x, const T* we
 template <typename E, typename T = computed_t<E>>
 D2L_INLINE Statistics<T> statistics_of_row(int64_t C, const E* x, const T* weight, bool is_smooth) {
   const Tail<E> tail(x, C);
-  vec_t<T> maxima = tail.values;
-  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
-    const vec_t<T> value = read(x + c);
-    maxima = larger<T>(value, maxima);
-  }
-  const vec_t<T> max = max_across<T>(maxima);
+  const vec_t<T> max = max_of_row(x, tail);
   vec_t<T> sums = tail.only(exp<T>(tail.values - max)), smooths = {};
   for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> distance = read(x + c) - max;

@@ -45,9 +45,9 @@ D2L_INLINE vec_math::vec_bits_t<T> numbered_lanes(std::integer_sequence<int, I..
   return vec_math::vec_bits_t<T>{I...};
 }
 
-// The last elements of a long row, fewer than a register has. Lanes without one repeat the first element of the row,
-// which leaves its maximum as it is, and whose exponential is no subnormal number (150 cycles) as that of -infinity.
-// Not by way of memory: a load of what several stores wrote waits for all that was stored before.
+// The last elements of a long row, as many as a register has or fewer. Lanes without one repeat the first element of
+// the row, which leaves its maximum as it is, and whose exponential is no subnormal number (150 cycles) as that of
+// -infinity. Not by way of memory: a load of what several stores wrote waits for all that was stored before.
 template <typename E, typename T = computed_t<E>>
 struct Tail {
   int64_t begin, count;
@@ -55,7 +55,7 @@ struct Tail {
   vec_t<T> values;
 
   D2L_INLINE Tail(const E* row, int64_t C)
-      : begin(C / kLanes<T> * kLanes<T>),
+      : begin((C - 1) / kLanes<T> * kLanes<T>),
         count(C - begin),
         is_there(numbered_lanes<T>(std::make_integer_sequence<int, kLanes<T>>{}) <
                  static_cast<vec_math::bits_t<T>>(count)),
@@ -64,6 +64,27 @@ struct Tail {
   // Those of the lanes with an element, and zero.
   D2L_INLINE vec_t<T> only(vec_t<T> results) const { return is_there ? results : vec_t<T>{}; }
 };
+
+// result = step(result, c) for the registers of a row from 0 to `end`, in two chains that do not wait for each other:
+// the second one is left in `other`.
+template <typename T, typename Step>
+D2L_INLINE void fold_row(int64_t end, vec_t<T>& result, vec_t<T>& other, Step&& step) {
+  int64_t c = 0;
+  for (; c + 2 * kLanes<T> <= end; c += 2 * kLanes<T>) {
+    result = step(result, c);
+    other = step(other, c + kLanes<T>);
+  }
+  if (c < end) result = step(result, c);
+}
+
+// The largest element of a row, in all lanes.
+template <typename E, typename T = computed_t<E>>
+D2L_INLINE vec_t<T> max_of_row(const E* row, const Tail<E>& tail) {
+  vec_t<T> maxima = tail.values, others = tail.values;
+  fold_row<T>(tail.begin, maxima, others,
+              [&](vec_t<T> result, int64_t c) D2L_INLINE_LAMBDA { return larger<T>(read(row + c), result); });
+  return max_across<T>(larger<T>(maxima, others));
+}
 
 // to[c][r] = from[r][c], for up to kLanes rows; lanes without a row are zero.
 template <typename E>

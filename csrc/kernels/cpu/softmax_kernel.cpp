@@ -10,6 +10,9 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
+// The gradients of a row need one sum across, and three transpositions otherwise.
+constexpr int64_t kShortGradientRow = 16;
+
 // Registers that are computed side by side: bfloat16 fills half of a cache line with one.
 template <typename E>
 constexpr int kSide = kIsRounded<E> ? 2 : 1;
@@ -92,12 +95,8 @@ template <bool kIsLog, typename E, typename T = computed_t<E>>
 D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output) {
   T* const kept = kept_in(output, scratch);
   const Tail<E> tail(input, C);
-  vec_t<T> maxima = tail.values, sums = {};
-  for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
-    const vec_t<T> x = read(input + c);
-    maxima = larger<T>(x, maxima);
-  }
-  const vec_t<T> max = max_across<T>(maxima);
+  const vec_t<T> max = max_of_row(input, tail);
+  vec_t<T> sums = {};
   const vec_t<T> tail_exp = tail.only(exp<T>(tail.values - max));
   for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> e = exp<T>(read(input + c) - max);
@@ -119,13 +118,14 @@ D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output)
 template <bool kIsLog, typename E>
 D2L_INLINE void softmax_grad_of_row(int64_t C, const E* grad_output, const E* output, E* grad_input) {
   using T = computed_t<E>;
-  const int64_t whole = C / kLanes<T> * kLanes<T>, rest = C - whole;
+  const int64_t whole = (C - 1) / kLanes<T> * kLanes<T>, rest = C - whole;
   const vec_t<T> tail_gradient = read_partial(grad_output + whole, rest), tail = read_partial(output + whole, rest);
-  vec_t<T> sums = kIsLog ? tail_gradient : tail_gradient * tail;
-  for (int64_t c = 0; c < whole; c += kLanes<T>) {
-    sums += kIsLog ? read(grad_output + c) : read(grad_output + c) * read(output + c);
-  }
-  const vec_t<T> sum = sum_across<T>(sums);
+  vec_t<T> sums = kIsLog ? tail_gradient : tail_gradient * tail, others = {};
+  fold_row<T>(whole, sums, others, [&](vec_t<T> result, int64_t c) D2L_INLINE_LAMBDA {
+    const vec_t<T> gradient = read(grad_output + c);
+    return result + (kIsLog ? gradient : gradient * read(output + c));
+  });
+  const vec_t<T> sum = sum_across<T>(sums + others);
   const auto result = [&](vec_t<T> gradient, vec_t<T> y)
                           D2L_INLINE_LAMBDA { return kIsLog ? gradient - exp<T>(y) * sum : y * (gradient - sum); };
   for (int64_t c = 0; c < whole; c += kLanes<T>) {
@@ -168,13 +168,13 @@ D2L_INLINE void backward(const SoftmaxShape& shape, int64_t begin, int64_t end, 
     });
     return;
   }
-  if (C > kShortRow) {
+  if (C > kShortGradientRow) {
     for (int64_t row = begin; row < end; ++row) {
       softmax_grad_of_row<kIsLog>(C, grad_output + row * C, output + row * C, grad_input + row * C);
     }
     return;
   }
-  T gradients[kShortRow * kLanes<T>], values[kShortRow * kLanes<T>];
+  T gradients[kShortGradientRow * kLanes<T>], values[kShortGradientRow * kLanes<T>];
   for (int64_t row = begin; row < end; row += kLanes<T>) {
     const int64_t rows = std::min<int64_t>(kLanes<T>, end - row);
     transpose_rows(C, rows, grad_output + row * C, gradients);
