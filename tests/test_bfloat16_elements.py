@@ -248,12 +248,14 @@ ROWS = {
     "one class": ((5, 1), 1),
     "short rows": ((37, 10), 1),
     "wide short rows": ((50, 33), 1),
+    "whole registers": ((35, 32), 1),
     "64 classes": ((19, 64), 1),
     "long rows": ((9, 65), 1),
+    "whole registers of long rows": ((5, 128), 1),
     "1000 classes": ((7, 1000), 1),
     "very long rows": ((3, 70001), 1),
     "side by side": ((2, 21, 9, 7), 1),
-    "whole registers side by side": ((3, 5, 64), 1),
+    "lines side by side": ((3, 5, 80), 1),
     "few side by side": ((4, 300, 3), 1),
 }
 

@@ -35,6 +35,7 @@ SAMPLES = (
     entropy("softmax_regression", (256, 10)),
     entropy("imagenet", (7, 1000), weighted=True),
     entropy("odd_row", (5, 77), label_smoothing=0.1),
+    entropy("whole_registers", (5, 128), label_smoothing=0.1),
     entropy("long_row_smooth", (3, 131), weighted=True, label_smoothing=0.2, ignored=True),
     entropy("weighted", (37, 10), weighted=True, ignored=True),
     entropy("smooth", (37, 10), label_smoothing=0.1, ignored=True),
