@@ -11,7 +11,6 @@ namespace d2l::cpu {
 namespace {
 
 constexpr int64_t kElementsPerTask = 8192;  // fewer are not worth a thread
-
 constexpr int64_t kLineBytes = 64;
 
 int64_t grain_of(const SoftmaxShape& shape) { return std::max<int64_t>(1, kElementsPerTask / shape.C); }

@@ -83,7 +83,7 @@ template <typename E, typename Function>
 D2L_INLINE void for_side_by_side(const SoftmaxShape& shape, int64_t begin, int64_t end, Function&& function) {
   constexpr int kRows = kSide<E> * kElements<E>;
   for_blocks<kRows>(shape.C, shape.inner, begin, end, [&](int64_t, int64_t rows, int64_t offset) D2L_INLINE_LAMBDA {
-    if (kSide<E> > 1 && rows == kRows) return function(std::integral_constant<int, kSide<E>>{}, kElements<E>, offset);
+    if (rows == kRows) return function(std::integral_constant<int, kSide<E>>{}, kElements<E>, offset);
     for (int64_t row = 0; row < rows; row += kElements<E>) {
       function(std::integral_constant<int, 1>{}, std::min<int64_t>(kElements<E>, rows - row), offset + row);
     }
@@ -95,9 +95,8 @@ template <bool kIsLog, typename E, typename T = computed_t<E>>
 D2L_INLINE void softmax_of_row(int64_t C, const E* input, T* scratch, E* output) {
   T* const kept = kept_in(output, scratch);
   const Tail<E> tail(input, C);
-  const vec_t<T> max = max_of_row(input, tail);
+  const vec_t<T> max = max_of_row(input, tail), tail_exp = tail.only(exp<T>(tail.values - max));
   vec_t<T> sums = {};
-  const vec_t<T> tail_exp = tail.only(exp<T>(tail.values - max));
   for (int64_t c = 0; c < tail.begin; c += kLanes<T>) {
     const vec_t<T> e = exp<T>(read(input + c) - max);
     sums += e;
