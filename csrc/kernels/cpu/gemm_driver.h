@@ -15,6 +15,7 @@
 #include "kernels/cpu/cache.h"
 
 #include "kernels/cpu/activation.h"
+#include "kernels/cpu/gemm_exchanged.h"
 #include "kernels/cpu/gemm_microkernel.h"
 #include "kernels/cpu/gemm_skinny.h"
 #include "kernels/cpu/gemm_tiles.h"
@@ -482,7 +483,6 @@ struct Driver {
   }
 };
 
-#if defined(__AMX_BF16__)
 template <typename T>
 void run_exchanged(const Driver<T>& driver) {
   const Product<T>& problem = driver.problem;
@@ -494,23 +494,20 @@ void run_exchanged(const Driver<T>& driver) {
   parallel_for(0, tiles, ceil_div(tiles, threads_for(problem)), [&](int64_t begin, int64_t end) {
     const Range columns{begin * kGemmRows, min(problem.columns, end * kGemmRows)};
     visit_steps(problem.b, [&](const auto* b) {
-      multiply_by_exchanged_tiles(problem, driver.sums, b, packed, columns.begin, columns.end);
+      multiply_exchanged_columns(problem, driver.sums, b, packed, width, columns.begin, columns.end);
     });
     driver.finish({0, problem.rows}, columns);
   });
   trim_workspace(Workspace::call);
 }
-#endif
 
 template <typename T>
 void run_dots(const Driver<T>& driver) {
   const Product<T>& problem = driver.problem;
-#if defined(__AMX_BF16__)
-  if (suits_exchanged_tiles(problem)) {
+  if (suits_exchange(problem)) {
     run_exchanged(driver);
     return;
   }
-#endif
   parallel_for(0, problem.columns, max(1, kGrain / max(1, problem.rows * problem.depth)),
                [&](int64_t begin, int64_t end) {
                  visit_steps(problem.b, [&](const auto* b) { multiply_by_dots(problem, driver.sums, b, begin, end); });
