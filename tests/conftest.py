@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from d2lkernels import config as settings
+
 # Of problems as small as these two threads only make a busy machine wait; tests that are about threads set their own.
 torch.set_num_threads(1)
 
@@ -66,3 +68,12 @@ def on_its_device(request):
     torch.set_num_threads(threads)
     for backend, precision in precisions:
         backend.fp32_precision = precision
+
+
+@pytest.fixture(params=settings.supported_cpu_capabilities())
+def capability(request):
+    """For tests that are about the kernels of the CPU alone: they run with each of its instruction sets."""
+    before = settings.cpu_capability()
+    settings.set_cpu_capability(request.param)
+    yield
+    settings.set_cpu_capability(before)

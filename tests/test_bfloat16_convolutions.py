@@ -42,14 +42,12 @@ EVEN_SHAPES = {
 }
 
 
-@pytest.fixture(params=config.supported_cpu_capabilities(), autouse=True)
-def capability(request):
-    before = config.cpu_capability(), config.conv_algorithm()
-    config.set_cpu_capability(request.param)
+@pytest.fixture(autouse=True)
+def directly(capability):
+    before = config.conv_algorithm()
     config.set_conv_algorithm("direct")
     yield
-    config.set_cpu_capability(before[0])
-    config.set_conv_algorithm(before[1])
+    config.set_conv_algorithm(before)
 
 
 def _drawn(*size, seed, memory_format=torch.contiguous_format, is_range=False):

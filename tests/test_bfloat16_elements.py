@@ -4,7 +4,9 @@ every value that bfloat16 has and with every instruction set."""
 import pytest
 import torch
 
-from d2lkernels import config, ops
+from d2lkernels import ops
+
+pytestmark = pytest.mark.usefixtures("capability")
 
 VALUES = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)  # NaN and subnormals included
 OTHERS = VALUES[torch.randperm(len(VALUES), generator=torch.Generator().manual_seed(0))]
@@ -14,14 +16,6 @@ ACTIVATIONS = ("relu", "sigmoid", "tanh")
 # that are taken several at a time, parts whose sums are joined.
 MAPS = ((16, 64, 12, 12), (2, 6, 28, 28), (5, 7, 5, 3), (1, 33, 9, 9), (9, 512, 3, 3), (300, 13), (64, 200, 1, 1))
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
-
-
-@pytest.fixture(params=config.supported_cpu_capabilities(), autouse=True)
-def capability(request):
-    before = config.cpu_capability()
-    config.set_cpu_capability(request.param)
-    yield
-    config.set_cpu_capability(before)
 
 
 def _assert_same_bits(actual, expected):

@@ -6,6 +6,8 @@ import torch
 
 from d2lkernels import config, ops
 
+pytestmark = pytest.mark.usefixtures("capability")
+
 # Channels, output channels, kernel, groups, dilation.
 CONVOLUTIONS = {
     "even channels": [(8, 16, 1, 1, 1), (16, 32, 3, 1, 1), (4, 8, 5, 1, 1), (8, 48, 1, 1, 1)],
@@ -16,14 +18,6 @@ CONVOLUTIONS = {
     "dilation": [(8, 16, 3, 1, 2), (8, 16, 1, 1, 1)],
     "many channels": [(160, 112, 1, 1, 1), (112, 224, 3, 1, 1), (24, 64, 5, 1, 1), (512, 64, 1, 1, 1)],
 }
-
-
-@pytest.fixture(params=config.supported_cpu_capabilities(), autouse=True)
-def capability(request):
-    before = config.cpu_capability()
-    config.set_cpu_capability(request.param)
-    yield
-    config.set_cpu_capability(before)
 
 
 def _given(convolutions, memory_format, images=2, height=9, width=8):

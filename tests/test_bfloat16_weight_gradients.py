@@ -7,6 +7,8 @@ import torch
 
 from d2lkernels import config
 
+pytestmark = pytest.mark.usefixtures("capability")
+
 # Input size, weight size, stride, padding, dilation, groups.
 CONVOLUTIONS = {
     "one channel": ((2, 1, 23, 37), (24, 1, 7, 7), (2, 2), (3, 3), (1, 1), 1),
@@ -46,14 +48,6 @@ CONVOLUTIONS = {
     "one image of groups": ((1, 32, 9, 8), (32, 8, 3, 3), (1, 1), (1, 1), (1, 1), 4),
     "one image": ((1, 32, 12, 12), (32, 32, 3, 3), (1, 1), (1, 1), (1, 1), 1),
 }
-
-
-@pytest.fixture(params=config.supported_cpu_capabilities(), autouse=True)
-def capability(request):
-    before = config.cpu_capability()
-    config.set_cpu_capability(request.param)
-    yield
-    config.set_cpu_capability(before)
 
 
 def _maps(case):

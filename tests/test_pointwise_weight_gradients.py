@@ -4,7 +4,9 @@ threads: against float64, and the same bits for the same number of threads."""
 import pytest
 import torch
 
-from d2lkernels import config, ops
+from d2lkernels import ops
+
+pytestmark = pytest.mark.usefixtures("capability")
 
 # Input size, output channels, stride.
 CONVOLUTIONS = {
@@ -20,14 +22,6 @@ CONVOLUTIONS = {
     "many channels": ((2, 520, 9, 11), 270, (1, 1)),
     "one pixel": ((1, 40, 1, 1), 24, (1, 1)),
 }
-
-
-@pytest.fixture(params=config.supported_cpu_capabilities(), autouse=True)
-def capability(request):
-    before = config.cpu_capability()
-    config.set_cpu_capability(request.param)
-    yield
-    config.set_cpu_capability(before)
 
 
 @pytest.fixture(params=(1, 2, 3))

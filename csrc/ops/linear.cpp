@@ -217,6 +217,39 @@ Tensor call_linear_activation(const Tensor& input, const Tensor& weight, const O
   return op.call(input, weight, bias, activation);
 }
 
+// The derivative for one factor needs only the other.
+void keep(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+          const Tensor& output, std::string_view activation) {
+  ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(),
+                          activation == "none" ? Tensor() : output});
+  ctx->saved_data["has_bias"] = bias.has_value();
+  ctx->saved_data["activation"] = std::string(activation);
+}
+
+// The gradients of what was kept, those of the factors by weight_grad(grad, input) and input_grad(grad, weight).
+template <typename WeightGrad, typename InputGrad>
+variable_list gradients(AutogradContext* ctx, const variable_list& grads, WeightGrad&& weight_grad,
+                        InputGrad&& input_grad) {
+  variable_list result(4);
+  if (!grads[0].defined()) {
+    return result;
+  }
+  const auto saved = ctx->get_saved_variables();
+  // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
+  const bool needs_bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+  const auto [grad, grad_bias] =
+      activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
+  if (needs_bias_grad) result[2] = grad_bias;
+  if (ctx->needs_input_grad(1)) {
+    result[1] = weight_grad(grad, saved[0]);
+  }
+  if (ctx->needs_input_grad(0)) {
+    const OfferedInput offer(saved[0]);
+    result[0] = input_grad(grad, saved[1]);
+  }
+  return result;
+}
+
 // Both ops: linear is called without an activation.
 struct Linear : Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -224,34 +257,14 @@ struct Linear : Function<Linear> {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor output =
         fused.has_value() ? call_linear_activation(input, weight, bias, *fused) : call_linear(input, weight, bias);
-    const std::string activation(fused.value_or("none"));
-    // The derivative for one factor needs only the other.
-    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(),
-                            activation == "none" ? Tensor() : output});
-    ctx->saved_data["has_bias"] = bias.has_value();
-    ctx->saved_data["activation"] = activation;
+    keep(ctx, input, weight, bias, output, fused.value_or("none"));
     return output;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result(4);
-    if (!grads[0].defined()) {
-      return result;
-    }
-    const auto saved = ctx->get_saved_variables();
-    // needs_input_grad counts the tensors that were passed: an absent bias is not among them.
-    const bool needs_bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
-    const auto [grad, grad_bias] =
-        activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
-    if (needs_bias_grad) result[2] = grad_bias;
-    if (ctx->needs_input_grad(1)) {
-      result[1] = call_linear(grad.t(), saved[0].t());
-    }
-    if (ctx->needs_input_grad(0)) {
-      const OfferedInput offer(saved[0]);
-      result[0] = call_linear(grad, saved[1].t());
-    }
-    return result;
+    return gradients(
+        ctx, grads, [](const Tensor& grad, const Tensor& input) { return call_linear(grad.t(), input.t()); },
+        [](const Tensor& grad, const Tensor& weight) { return call_linear(grad, weight.t()); });
   }
 };
 
@@ -287,41 +300,27 @@ struct LinearOfFloats : Function<LinearOfFloats> {
                         std::string_view activation) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor output = product(input, weight, bias, activation_of(kFusedName, activation));
-    ctx->save_for_backward({weight.requires_grad() ? input : Tensor(), input.requires_grad() ? weight : Tensor(),
-                            activation == "none" ? Tensor() : output});
-    ctx->saved_data["has_bias"] = bias.has_value();
-    ctx->saved_data["activation"] = std::string(activation);
+    keep(ctx, input, weight, bias, output, activation);
     return output;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result(4);
-    if (!grads[0].defined()) {
-      return result;
-    }
-    const auto saved = ctx->get_saved_variables();
-    const bool needs_bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
-    const auto [grad, grad_bias] =
-        activation_grads(ctx->saved_data["activation"].toStringRef(), needs_bias_grad, grads[0], saved[2]);
-    if (needs_bias_grad) result[2] = grad_bias.to(at::kFloat);
-    const bool is_final = !at::GradMode::is_enabled() && is_plain(grad) && !is_watched();
-    if (ctx->needs_input_grad(1)) {
-      result[1] = is_final ? weight_grad(grad, saved[0]) : call_linear(grad.t(), saved[0].t()).to(at::kFloat);
-    }
-    if (ctx->needs_input_grad(0)) {
-      const OfferedInput offer(saved[0]);
-      result[0] = is_final ? input_grad(grad, saved[1]) : call_linear(grad, saved[1].to(at::kBFloat16).t());
-    }
+    variable_list result = gradients(ctx, grads, weight_grad, input_grad);
+    if (result[2].defined()) result[2] = result[2].to(at::kFloat);
     return result;
   }
 
+  static bool is_final(const Tensor& grad) { return !at::GradMode::is_enabled() && is_plain(grad) && !is_watched(); }
+
   static Tensor weight_grad(const Tensor& grad, const Tensor& input) {
+    if (!is_final(grad)) return call_linear(grad.t(), input.t()).to(at::kFloat);
     Tensor result = new_tensor({grad.size(1), input.size(1)}, grad.options().dtype(at::kFloat));
     bfloat16_product(grad.t(), input.t(), std::nullopt, result, Activation::none);
     return result;
   }
 
   static Tensor input_grad(const Tensor& grad, const Tensor& weight) {
+    if (!is_final(grad)) return call_linear(grad, weight.to(at::kBFloat16).t());
     Tensor result = taken_or_empty({grad.size(0), weight.size(1)}, grad.options(), at::MemoryFormat::Contiguous);
     bfloat16_product(grad, weight.t(), std::nullopt, result, Activation::none);
     return result;

@@ -32,8 +32,6 @@ constexpr int64_t kGrain = 1 << 18;
 constexpr int64_t kDepthBytes = 2048, kShortDepthBytes = kHasTiles ? 2048 : 1536, kSkinnyDepthBytes = 512;
 // Blocks of a and of b.
 constexpr int64_t kBlockBytes = (kHasTiles ? 512 : 256) << 10;
-// Rows this far apart all compete for one set of the L1 cache.
-constexpr int64_t kAliasedBytes = kHasTiles ? 2048 : 4096;
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 // Rows of c of this length stay in the L1 cache while b streams past, in runs long enough for the memory.
 constexpr int64_t kSumBytes = 16 << 10;

@@ -7,6 +7,8 @@
 
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
+// Rows this far apart all compete for one set of the L1 cache.
+constexpr int64_t kAliasedBytes = kHasTiles ? 2048 : 4096;
 // Blocks of the depth, and what a block of columns may be copied to.
 constexpr int64_t kExchangedBytes = 2048;
 template <typename T>
@@ -94,11 +96,11 @@ template <typename T, typename Step>
 D2L_INLINE void multiply_block(const Product<T>& problem, const Step* b, const T* packed, int64_t width, int64_t count,
                                LinePrefetch& next, TileState<T>& state, T* block) {
   alignas(kVectorBytes) static constexpr T kZeros[kGemmColumns<T>] = {};
-  constexpr int64_t kCopiedRow = kExchangedDepth<T> + kLanes<T>, kAliased = 4096 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kCopiedRow = kExchangedDepth<T> + kLanes<T>;
   alignas(kVectorBytes) T copied[kGemmRows * kCopiedRow];
   const int64_t distance = problem.b.distance();
   // Floats are rounded on the way, and columns that far apart would compete for one set of the L1 cache.
-  const bool copies = sizeof(Step) != sizeof(T) || distance % kAliased == 0;
+  const bool copies = sizeof(Step) != sizeof(T) || distance * static_cast<int64_t>(sizeof(T)) % kAliasedBytes == 0;
   GemmTile<T> t{};
   t.a_row = copies ? kCopiedRow : distance;
   t.a_depth = 1;
@@ -132,8 +134,9 @@ void multiply_exchanged_columns(const Product<T>& problem, const Sums<T>& to, co
     const int64_t count = min(kGemmRows, end - column), left = min(kGemmRows, end - column - count);
     const Step* const from = b + column * problem.b.distance();
     LinePrefetch next{};
-    if (left > 0)
+    if (left > 0) {
       next = LinePrefetch::of(from + count * problem.b.distance(), problem.depth, left, problem.b.distance());
+    }
     multiply_block(problem, from, packed, width, count, next, state, block);
     T* const c = to.data + column;
     transpose<T>(static_cast<const T*>(block), kGemmColumns<T>, count, problem.rows, c, to.row);
