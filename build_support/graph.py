@@ -31,11 +31,13 @@ X86_CAPABILITY_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-# Kernel sources named *_bfloat16_kernel.cpp are compiled for these only.
+# Kernel sources named *_bfloat16_kernel.cpp are compiled for these only, those named *_parts_kernel.cpp for amx only.
 X86_BFLOAT16_FLAGS = {
     "avx512_bfloat16": [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16"],
     "amx": [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+# Kernels of float32 that multiply in tiles where they are compiled for amx.
+TILED_KERNELS = ("winograd_kernel", "winograd_weight_grad_kernel")
 EMULATION = ROOT / "tests" / "cuda_emulation"
 EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-Wno-unknown-pragmas", "-O2"]
 NVCC_FLAGS = [
@@ -55,9 +57,14 @@ def capability_flags() -> dict[str, list[str]]:
 
 def kernel_flags(source: Path) -> dict[str, list[str]]:
     """Flags per CPU capability that a kernel source is compiled for."""
-    if not source.stem.endswith("_bfloat16_kernel"):
-        return capability_flags()
-    return X86_BFLOAT16_FLAGS if "avx512" in capability_flags() else {}
+    capabilities = capability_flags()
+    bfloat16 = X86_BFLOAT16_FLAGS if "avx512" in capabilities else {}
+    if source.stem.endswith("_bfloat16_kernel"):
+        return bfloat16
+    tiled = {"amx": bfloat16["amx"]} if bfloat16 else {}
+    if source.stem.endswith("_parts_kernel"):
+        return tiled
+    return {**capabilities, **tiled} if source.stem in TILED_KERNELS else capabilities
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def over(
             for dtype in dtypes or (None,):
                 if dtype is not None and dtype not in spec.dtypes:
                     continue
-                if device.name == "cpu-amx" and dtype not in (None, torch.bfloat16):
+                if device.name == "cpu-amx" and dtype not in (None, torch.bfloat16, torch.float32):
                     continue  # the kernels of AVX-512
                 for sample in samples(spec) if samples else (None,):
                     for variant in _precisions(spec, device, dtype, sample):

@@ -17,7 +17,7 @@
 
 namespace d2l::cpu {
 
-// amx: bfloat16 is multiplied in tiles; for all else it is avx512.
+// amx: bfloat16 is multiplied in tiles, and float32 by its parts (see float_parts.h); for all else it is avx512.
 enum class Capability { baseline, avx2, avx512, amx };
 
 inline constexpr Capability kCapabilities[] = {Capability::baseline, Capability::avx2, Capability::avx512,
@@ -38,6 +38,7 @@ int64_t vector_bytes();
 
 #if defined(__x86_64__)
 #define D2L_FOR_EACH_CAPABILITY(MACRO) MACRO(baseline) MACRO(avx2) MACRO(avx512)
+#define D2L_FOR_EACH_TILED_CAPABILITY(MACRO) D2L_FOR_EACH_CAPABILITY(MACRO) MACRO(amx)
 #define D2L_CALL_BEST(function, ...)                 \
   do {                                               \
     switch (::d2l::cpu::capability()) {              \
@@ -53,7 +54,18 @@ int64_t vector_bytes();
         break;                                       \
     }                                                \
   } while (false)
+// For kernels that are compiled for amx, too.
+#define D2L_CALL_TILED(function, ...)                              \
+  do {                                                             \
+    if (::d2l::cpu::capability() == ::d2l::cpu::Capability::amx) { \
+      ::d2l::cpu::amx::function(__VA_ARGS__);                      \
+    } else {                                                       \
+      D2L_CALL_BEST(function, __VA_ARGS__);                        \
+    }                                                              \
+  } while (false)
 #else
 #define D2L_FOR_EACH_CAPABILITY(MACRO) MACRO(baseline)
+#define D2L_FOR_EACH_TILED_CAPABILITY(MACRO) MACRO(baseline)
 #define D2L_CALL_BEST(function, ...) ::d2l::cpu::baseline::function(__VA_ARGS__)
+#define D2L_CALL_TILED(function, ...) D2L_CALL_BEST(function, __VA_ARGS__)
 #endif

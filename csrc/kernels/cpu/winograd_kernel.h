@@ -13,7 +13,7 @@ namespace d2l::cpu {
   void winograd_correlate(const Correlation<float>& problem, int tile);          \
   void winograd_weight_gradient(const WeightGradient<float>& problem, int tile); \
   }
-D2L_FOR_EACH_CAPABILITY(D2L_WINOGRAD_KERNELS)
+D2L_FOR_EACH_TILED_CAPABILITY(D2L_WINOGRAD_KERNELS)
 #undef D2L_WINOGRAD_KERNELS
 
 }  // namespace d2l::cpu
