@@ -37,7 +37,7 @@ X86_BFLOAT16_FLAGS = {
     "amx": [*X86_CAPABILITY_FLAGS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
 # Kernels of float32 that multiply in tiles where they are compiled for amx.
-TILED_KERNELS = ("winograd_kernel", "winograd_weight_grad_kernel")
+TILED_KERNELS = ("winograd_kernel",)
 EMULATION = ROOT / "tests" / "cuda_emulation"
 EMULATION_FLAGS = [f"-I{EMULATION}", "-DD2L_EMULATE_CUDA", "-Wno-unknown-pragmas", "-O2"]
 NVCC_FLAGS = [
