@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import not_about_kernels
 
-from d2lkernels import models, nn
+from d2lkernels import models, nn, ops
 from d2lkernels.models import densenet
 
 pytestmark = not_about_kernels
@@ -86,6 +86,36 @@ def test_layers_that_do_more_run_by_themselves(change):
     assert "d2lkernels::dense_block" not in _names(lambda: copy.deepcopy(ours)(_input()))
     for mine, theirs in zip(_step(ours, _input()), _step(native, _input()), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_autocast_in_one_map():
+    """A map of bfloat16 takes the op, whose normalisations keep their float32 parameters; one of float32 the layers."""
+    ours, native = _pair(torch.float32)
+    input = _input().bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "d2lkernels::dense_block" in _names(lambda: copy.deepcopy(ours)(input))
+        assert "d2lkernels::dense_block" not in _names(lambda: copy.deepcopy(ours)(input.float()))
+        mine, theirs = _step(ours, input), _step(native, input)
+    exact = _step(copy.deepcopy(native).double(), input.double())
+    for one, other, reference in zip(mine, theirs, exact, strict=True):
+        assert one.dtype == other.dtype
+        distance, native_distance = ((x.double() - reference).norm() for x in (one, other))
+        assert distance <= 1.3 * native_distance + 1e-3 * reference.double().norm()
+
+
+def test_parameters_of_normalisations_may_be_wider():
+    torch.manual_seed(0)
+    input = torch.randn(4, 3, 6, 5).bfloat16().requires_grad_()
+    norm = [torch.rand(3).requires_grad_(), torch.randn(3).requires_grad_()]
+    convolution = [torch.randn(4, 3, 3, 3).bfloat16().requires_grad_(), torch.randn(4).bfloat16().requires_grad_()]
+    output = ops.dense_block(input, [*norm, *convolution])[0]
+    gradients = torch.autograd.grad(output.float().sum(), [input, *norm, *convolution])
+    assert [one.dtype for one in gradients] == [torch.bfloat16, *[torch.float32] * 2, *[torch.bfloat16] * 2]
+    rounded = [one.detach().bfloat16().float() for one in norm]  # where they have no more bits, nothing changes
+    same = ops.dense_block(input, [one.bfloat16() for one in norm] + convolution)[0]
+    torch.testing.assert_close(ops.dense_block(input, rounded + convolution)[0], same, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="parameters\\[2\\] to have the dtype of input"):
+        ops.dense_block(input, [*norm, convolution[0].float(), convolution[1]])
 
 
 def test_compile():

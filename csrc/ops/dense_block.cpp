@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "common/allocate.h"
+#include "common/autocast.h"
 #include "common/autograd.h"
 #include "common/check.h"
 #include "common/device.h"
@@ -49,13 +50,18 @@ constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
 
 // ---- checks ----------------------------------------------------------------------------------------------------
 
+bool is_of_norm(int64_t parameter) { return parameter % kPerLayer < 2; }
+
+// Parameters of a normalisation may be float32 beside 16-bit maps, as in batch_norm.
 template <typename Int>
 void check_parameter(const char* op, int64_t index, const Tensor& parameter, c10::ArrayRef<Int> size,
                      const Tensor& map) {
   TORCH_CHECK_VALUE(sizes_of<Int>(parameter) == size, op, "(): expected parameters[", index, "] to have size ", size,
                     ", but got ", sizes_of<Int>(parameter));
-  TORCH_CHECK_TYPE(parameter.scalar_type() == map.scalar_type(), op, "(): expected parameters[", index,
-                   "] to have the dtype of input (", map.scalar_type(), "), but got ", parameter.scalar_type());
+  const auto dtype = parameter.scalar_type();
+  const bool is_wider = is_16_bit(map) && dtype == at::kFloat && is_of_norm(index);
+  TORCH_CHECK_TYPE(dtype == map.scalar_type() || is_wider, op, "(): expected parameters[", index,
+                   "] to have the dtype of input (", map.scalar_type(), "), but got ", dtype);
   TORCH_CHECK(parameter.device() == map.device(), op, "(): expected parameters[", index,
               "] to be on the device of input (", map.device(), "), but got ", parameter.device());
 }
@@ -190,10 +196,14 @@ void run_on_cpu(const Tensor& map, TensorList parameters, TensorList statistics,
   }
 }
 
-template <typename E>
 void write_channels(const std::vector<double>& values, const Tensor& to) {
-  E* data = mutable_elements<E>(to);
-  for (size_t i = 0; i < values.size(); ++i) data[i] = cpu::rounded_one<E>(static_cast<cpu::computed_t<E>>(values[i]));
+  visit_cpu_element(to, [&](auto element) {
+    using E = decltype(element);
+    E* data = mutable_elements<E>(to);
+    for (size_t i = 0; i < values.size(); ++i) {
+      data[i] = cpu::rounded_one<E>(static_cast<cpu::computed_t<E>>(values[i]));
+    }
+  });
 }
 
 // `grad` is the gradient of the whole map, and becomes that of the input in its first channels.
@@ -221,8 +231,8 @@ void differentiate_on_cpu(const Tensor& grad, const Tensor& map, TensorList para
     std::vector<double> grad_weight(static_cast<size_t>(channels)), grad_bias(grad_weight.size());
     const cpu::NormMaps<const E> through{elements<E>(grad_normalized), channels}, input{data, all};
     cpu::batch_norm_grad_sums<E>(shape, Layout::nhwc, by, {through, input}, grad_weight.data(), grad_bias.data());
-    write_channels<E>(grad_weight, result[0]);
-    write_channels<E>(grad_bias, result[1]);
+    write_channels(grad_weight, result[0]);
+    write_channels(grad_bias, result[1]);
     if (!statistics.empty()) {  // given statistics are constants
       grad_weight.assign(grad_weight.size(), 0);
       grad_bias.assign(grad_bias.size(), 0);
@@ -444,6 +454,20 @@ std::tuple<Tensor, Tensors> dense_block_grad_autograd(const Tensor& grad_output,
   return {gradients[0], Tensors(gradients.begin() + 1, gradients.end())};
 }
 
+// ---- autocast: a map in the lower precision stays in it, as its layers' maps do ---------------------------------
+
+template <c10::DeviceType device, c10::DispatchKey key>
+std::tuple<Tensor, Tensor, Tensor> dense_block_autocast(const Tensor& input, TensorList parameters,
+                                                        TensorList statistics, double eps) {
+  const c10::impl::ExcludeDispatchKeyGuard guard(key);
+  Tensors lowered = parameters.vec();
+  for (int64_t i = 0; i < static_cast<int64_t>(lowered.size()); ++i) {
+    Tensor& parameter = lowered[static_cast<size_t>(i)];
+    if (!is_of_norm(i)) parameter = autocast_to_lower_precision(parameter, device);
+  }
+  return call_dense_block(autocast_to_lower_precision(input, device), lowered, statistics, eps);
+}
+
 }  // namespace
 }  // namespace d2l
 
@@ -456,3 +480,9 @@ TORCH_LIBRARY_IMPL(d2lkernels, CUDA, m) { D2L_DENSE_BLOCK_KERNELS(); }
 TORCH_LIBRARY_IMPL(d2lkernels, Meta, m) { D2L_DENSE_BLOCK_KERNELS(_meta); }
 TORCH_LIBRARY_IMPL(d2lkernels, Autograd, m) { D2L_DENSE_BLOCK_KERNELS(_autograd); }
 TORCH_LIBRARY_IMPL(d2lkernels, Batched, m) { m.impl("dense_block_grad", d2l::dense_block_grad_batched); }
+TORCH_LIBRARY_IMPL(d2lkernels, AutocastCPU, m) {
+  m.impl("dense_block", d2l::dense_block_autocast<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>);
+}
+TORCH_LIBRARY_IMPL(d2lkernels, AutocastCUDA, m) {
+  m.impl("dense_block", d2l::dense_block_autocast<c10::DeviceType::CUDA, c10::DispatchKey::AutocastCUDA>);
+}

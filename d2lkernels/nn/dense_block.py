@@ -51,7 +51,7 @@ class DenseBlock(torch.nn.Module):
 
 def dense_block_forward(blocks: Iterable[torch.nn.Module], input: Tensor) -> Tensor:
     """Joins the result of each block to the map it read. In one map where the blocks are layers of ours, and
-    nothing (a hook, a subclass, a parametrisation, autocast) stands between."""
+    nothing (a hook, a subclass, a parametrisation) stands between."""
     blocks = list(blocks)
     layers = _layers(blocks, input)
     if layers is None:
@@ -87,13 +87,8 @@ def _track(norm: Any, mean: Tensor, var: Tensor, values: int) -> None:
 def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list[Any], list[Tensor], list[Tensor]] | None:
     """The normalisations of all blocks, and what :func:`d2lkernels.ops.dense_block` takes: the parameters and the
     statistics. None if it does not do what the blocks do."""
-    if (
-        input.dim() != 4
-        or input.device.type not in ("cpu", "cuda")
-        or input.dtype not in (torch.float32, torch.float64)
-        or torch.is_autocast_enabled(input.device.type)
-        or has_global_hooks()
-    ):
+    dtype = _dtype_of_parameters(input)
+    if dtype is None or input.dim() != 4 or has_global_hooks():
         return None
     norms: list[Any] = []
     parameters: list[Tensor] = []
@@ -107,7 +102,19 @@ def _layers(blocks: list[torch.nn.Module], input: Tensor) -> tuple[list[Any], li
         parameters += [parameter(layer, name) for layer in pair for name in ("weight", "bias")]
         statistics += [buffer(norm, "running_mean"), buffer(norm, "running_var")]
     same = {(norm.training, norm.eps) for norm in norms}
-    return (norms, parameters, statistics) if len(same) == 1 and alike(input, parameters + statistics) else None
+    if len(same) != 1 or not alike(dtype, input.device, parameters + statistics):
+        return None
+    return norms, parameters, statistics
+
+
+def _dtype_of_parameters(input: Tensor) -> torch.dtype | None:
+    """That with which the op gives what the layers give."""
+    device, dtype = input.device.type, input.dtype
+    if device not in ("cpu", "cuda"):
+        return None
+    if torch.is_autocast_enabled(device):  # other maps change their dtype from layer to layer
+        return torch.float32 if dtype == torch.get_autocast_dtype(device) else None
+    return dtype if dtype in (torch.float32, torch.float64) else None
 
 
 def _norm_and_convolution(block: torch.nn.Module) -> tuple[Any, Any] | None:

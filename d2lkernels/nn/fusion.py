@@ -205,14 +205,13 @@ def _folds(conv: Any, norm: Any, input: Tensor) -> bool:
         needs_python_autograd()
         or torch.is_autocast_enabled(input.device.type)
         or input.dtype not in (torch.float32, torch.float64)
-        or not alike(input, tensors)
+        or not alike(input.dtype, input.device, tensors)
         or any([one.shape != size for one in vectors])
     )
 
 
-def alike(input: Tensor, tensors: Sequence[Tensor | None]) -> bool:
-    """Whether all are there, with the dtype and on the device of the input."""
-    dtype, device = input.dtype, input.device
+def alike(dtype: torch.dtype, device: torch.device, tensors: Sequence[Tensor | None]) -> bool:
+    """Whether all are there, of this dtype and on this device."""
     return all([one is not None and one.dtype == dtype and one.device == device for one in tensors])
 
 

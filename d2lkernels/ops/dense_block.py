@@ -35,7 +35,8 @@ def dense_block(
     Args:
         input: maps of shape (N, C, H, W).
         parameters: for layer i four tensors: weight and bias of the normalisation, of shape (C + i G), weight of the
-            convolution, of shape (G, C + i G, 3, 3), and its bias, of shape (G). All have the dtype of ``input``.
+            convolution, of shape (G, C + i G, 3, 3), and its bias, of shape (G). All have the dtype of ``input``;
+            those of normalisations may be float32 if it has 16 bits.
         statistics: for each layer mean and variance, of shape (C + i G), to normalise with; none in training, where
             they are those of the map.
         eps: is added to the variances.
@@ -74,11 +75,17 @@ def dense_block(
     for name, tensors in (("parameters", parameters), ("statistics", statistics)):
         for i, tensor in enumerate(tensors):
             check_tensor("dense_block", f"{name}[{i}]", tensor)
-    if needs_python_autograd() or (
-        input.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(input.device.type)
-    ):
+    if needs_python_autograd() or _autocasts_layers(input):
         return _composed(input, parameters, statistics, eps)
     return _dense_block(input, parameters, statistics, eps)
+
+
+def _autocasts_layers(input: Tensor) -> bool:
+    """Whether autocast gives the layers other dtypes than the input's."""
+    device = input.device.type
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
+        return False
+    return input.dtype != torch.get_autocast_dtype(device)
 
 
 def _composed(
