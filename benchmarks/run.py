@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--compile", action=argparse.BooleanOptionalAction, help="torch.compile variants (default: models only)"
     )
     parser.add_argument("--keep-malloc", action="store_true", help="leave the allocator's settings as they are")
-    parser.add_argument("--quick", action="store_true", help="7 rounds, 0.05 s, no torch.compile: minutes, noisier")
+    parser.add_argument("--quick", action="store_true", help="7 rounds, 0.05 s, no torch.compile, no growth of memory")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few rounds; results only kept with --out")
     options = parser.parse_args(arguments)
     options.compile = (
@@ -126,7 +126,7 @@ def one_pass(
     rows = []
     for dtype in options.dtype:
         variants.set_precision(dtype)
-        settings = suites.Settings(options.device, dtype, options.compile, options.smoke, options.filter)
+        settings = suites.Settings(options.device, dtype, options.compile, options.smoke, options.quick, options.filter)
         description = machine.describe(options.device, load)
         if hasattr(suite, "measure"):
             for new in suite.measure(settings, threads):

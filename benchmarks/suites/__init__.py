@@ -24,6 +24,7 @@ class Settings:
     dtype: str = "float32"
     compile: bool = False
     smoke: bool = False
+    quick: bool = False
     pattern: re.Pattern[str] = re.compile("")
 
     @property

@@ -40,7 +40,8 @@ MALLOC = "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:gl
 
 def measure(settings: Settings, threads: int) -> Iterator[list[dict]]:
     """The rows of one case after the other, a row per contestant."""
-    for case, model in CASES[:: len(CHAPTER_CASES)] if settings.smoke else CASES:
+    cases = CASES[:: len(CHAPTER_CASES)] if settings.smoke else CHAPTER_CASES if settings.quick else CASES
+    for case, model in cases:
         if settings.smoke:
             model = replace(model, batch=2)
         elif settings.device == "cuda":
