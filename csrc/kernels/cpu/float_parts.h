@@ -48,17 +48,22 @@ D2L_INLINE FloatParts float_parts(vec_t<float> first, vec_t<float> second) {
   return parts;
 }
 
-// In pairs: a row of b, of two that follow one another along the depth.
+// In pairs: a row of b, of two that follow one another along the depth; or a row of a and of b, whose depth is in
+// another order. Ties are rounded up, which is as good here, and saves shuffles.
 D2L_INLINE FloatParts paired_float_parts(vec_t<float> first, vec_t<float> second) {
-  constexpr auto kPair = [](int i) { return static_cast<short>(i / 2 + i % 2 * 16); };
-  const auto order = [&]<int... I>(std::integer_sequence<int, I...>) D2L_INLINE_LAMBDA {
-    typedef short Shorts __attribute__((vector_size(64)));
-    return (__m512i)Shorts{kPair(I)...};
-  }(std::make_integer_sequence<int, 32>{});
-  FloatParts parts = float_parts(first, second);
+  typedef int32_t Bits __attribute__((vector_size(64)));
+  constexpr int kHalf = 0x8000, kHigh = -0x10000;
+  FloatParts parts;
 #pragma GCC unroll 3
   for (int i = 0; i < kParts; ++i) {
-    parts.part[i] = _mm512_maskz_permutexvar_epi16(0xffffffff, order, parts.part[i]);
+    Bits low = (Bits)first, high = (Bits)second;
+    if (i + 1 < kParts) {  // the last has 8 bits at most
+      low = (low + kHalf) & kHigh;
+      high += kHalf;
+      first -= (vec_t<float>)low;
+      second -= (vec_t<float>)(high & kHigh);
+    }
+    parts.part[i] = (__m512i)((Bits)_mm512_maskz_srli_epi32(0xffff, (__m512i)low, 16) | (high & kHigh));
   }
   return parts;
 }
@@ -112,9 +117,9 @@ struct PartTiles {
 };
 
 // Adds all products to the sums, which load_sums of amx.h or _tile_zero have started. The tiles have the shape of their
-// rows and 16 pairs.
-template <bool kSecondRows, bool kSecondColumns>
-D2L_INLINE void multiply_parts(const PartOperands& operands) {
+// rows and 16 pairs. Calls meanwhile() once a step: tiles keep their unit busy, not the others.
+template <bool kSecondRows, bool kSecondColumns, typename Meanwhile>
+D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhile) {
   const PartTiles<kSecondRows, kSecondColumns> first{operands.a, operands.b, operands.a_rows * kPartDepth};
   auto tiles = first;
   for (int64_t i = 0; i < operands.steps; ++i, tiles.next()) {  // each product shares a factor with the next
@@ -129,6 +134,7 @@ D2L_INLINE void multiply_parts(const PartOperands& operands) {
     tiles.multiply();
     tiles.load_b(2);
     tiles.multiply();
+    meanwhile();
   }
   tiles = first;
   for (int64_t i = 0; i < operands.steps; ++i, tiles.next()) {
@@ -136,6 +142,10 @@ D2L_INLINE void multiply_parts(const PartOperands& operands) {
     tiles.load_b(0);
     tiles.multiply();
   }
+}
+template <bool kSecondRows, bool kSecondColumns>
+D2L_INLINE void multiply_parts(const PartOperands& operands) {
+  multiply_parts<kSecondRows, kSecondColumns>(operands, []() D2L_INLINE_LAMBDA {});
 }
 #endif
 
