@@ -25,6 +25,7 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 #if defined(__AMX_BF16__)
 constexpr int kParts = 3;
 constexpr int64_t kPartDepth = 2 * kTilePairs;  // of a step
+constexpr int64_t kProductsPerStep = 6;
 
 // Values of two registers in each part.
 struct FloatParts {
@@ -117,7 +118,8 @@ struct PartTiles {
 };
 
 // Adds all products to the sums, which load_sums of amx.h or _tile_zero have started. The tiles have the shape of their
-// rows and 16 pairs. Calls meanwhile() once a step: tiles keep their unit busy, not the others.
+// rows and 16 pairs. Calls meanwhile() after each product of a step, kProductsPerStep times: tiles keep their unit
+// busy, not the others.
 template <bool kSecondRows, bool kSecondColumns, typename Meanwhile>
 D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhile) {
   const PartTiles<kSecondRows, kSecondColumns> first{operands.a, operands.b, operands.a_rows * kPartDepth};
@@ -126,12 +128,16 @@ D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhi
     tiles.load_a(2);
     tiles.load_b(0);
     tiles.multiply();
+    meanwhile();
     tiles.load_a(1);
     tiles.multiply();
+    meanwhile();
     tiles.load_b(1);
     tiles.multiply();
+    meanwhile();
     tiles.load_a(0);
     tiles.multiply();
+    meanwhile();
     tiles.load_b(2);
     tiles.multiply();
     meanwhile();
@@ -141,6 +147,7 @@ D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhi
     tiles.load_a(0);
     tiles.load_b(0);
     tiles.multiply();
+    meanwhile();
   }
 }
 template <bool kSecondRows, bool kSecondColumns>

@@ -21,6 +21,7 @@
 #include "kernels/cpu/gemm_tiles.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
+#include "kernels/cpu/ranges.h"
 #include "kernels/cpu/transpose.h"
 #include "kernels/cpu/workspace.h"
 
@@ -39,17 +40,6 @@ constexpr int64_t kSumBytes = 16 << 10;
 constexpr int64_t kLargeBytes = 1 << 20;
 // Steps of the depth that are fetched ahead of those that are paired while they are packed.
 constexpr int64_t kStepsAhead = 16;
-
-struct Range {
-  int64_t begin, end;
-  D2L_INLINE int64_t size() const { return end - begin; }
-};
-
-// Part `index` of `parts` of a range of `size`, cut between units.
-D2L_INLINE Range part_of(int64_t size, int64_t unit, int64_t parts, int64_t index) {
-  const int64_t units = ceil_div(size, unit);
-  return {min(size, index * units / parts * unit), min(size, (index + 1) * units / parts * unit)};
-}
 
 // How many parts each axis is cut to.
 struct Grid {

@@ -11,6 +11,7 @@ enum class Workspace {
   task,  // owned by the thread that runs a part of it: strips of a map
   map,   // owned by the thread that launches several kernels: a map that one leaves to the next
   sums,  // owned by the thread that rounds them: float32 sums of a 16-bit result
+  parts,  // owned by the thread that multiplies them: packed parts of float32, see float_parts.h
 };
 
 // At least `bytes` bytes of this thread, valid until its next call for the same purpose. Throws std::bad_alloc.
