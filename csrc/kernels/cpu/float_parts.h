@@ -1,10 +1,10 @@
 // Products of float32 in the tiles of AMX, which multiply bfloat16 twelve times as fast as vector registers multiply
 // float32. Only for kernel sources.
 //
-// A float32 is the sum of three bfloat16, its parts: what rounding leaves is rounded again, so that each part has the
-// next 8 bits. Of the nine products of the parts of two values six are added up,
+// A float32 is the sum of three bfloat16, its parts, exactly: each has the next 8 bits of what the one before leaves.
+// Of the nine products of the parts of two values six are added up,
 //
-//   a b = a0 b0 + (a0 b1 + a1 b0) + (a0 b2 + a1 b1 + a2 b0) + error,   |error| <= 2^-23 |a b|, mostly below 2^-26 |a b|
+//   a b = a0 b0 + (a0 b1 + a1 b0) + (a0 b2 + a1 b1 + a2 b0) + error,   |error| <= 2^-22 |a b|, mostly below 2^-26 |a b|
 //
 // Tiles add 32 products up before these meet the sum, so that a sum is rounded less often than by multiply-adds: the
 // relative L2 error is about half of theirs. The small products of a depth go before the large ones, while the sum is
@@ -25,48 +25,43 @@ namespace d2l::cpu::D2L_CPU_CAPABILITY {
 #if defined(__AMX_BF16__)
 constexpr int kParts = 3;
 constexpr int64_t kPartDepth = 2 * kTilePairs;  // of a step
-constexpr int64_t kProductsPerStep = 6;
 
 // Values of two registers in each part.
 struct FloatParts {
   __m512i part[kParts];
 };
 
-// In their order: a row of a, at a step.
-D2L_INLINE FloatParts float_parts(vec_t<float> first, vec_t<float> second) {
+// Word i of each part is of lane Lane{}(i) of both registers, one after the other.
+template <typename Lane>
+D2L_INLINE FloatParts parts_of(vec_t<float> first, vec_t<float> second, Lane) {
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef short Words __attribute__((vector_size(kVectorBytes)));
+  constexpr uint32_t kUpper = 0xffff0000, kHalf = 0x8000;
+  const auto uppers = [&]<int... I>(std::integer_sequence<int, I...>) D2L_INLINE_LAMBDA {
+    return (__m512i)Words{static_cast<short>(2 * Lane{}(I) + 1)...};
+  }(std::make_integer_sequence<int, 32>{});
   FloatParts parts;
-  auto low = (__m512)first, high = (__m512)second;
-#pragma GCC unroll 3
-  for (int i = 0; i < kParts; ++i) {
-    const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-    parts.part[i] = rounded;
-    if (i + 1 == kParts) break;
-    const __m256i low_half = _mm512_castsi512_si256(rounded);
-    const __m256i high_half = _mm512_maskz_extracti64x4_epi64(0xff, rounded, 1);
-    low -= (__m512)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, low_half), 16);
-    high -= (__m512)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, high_half), 16);
-  }
+  // The first part is rounded, so that the second may have either sign. That is cut, which leaves the third 8 bits.
+  const Bits low = (Bits)first + kHalf, high = (Bits)second + kHalf;
+  parts.part[0] = _mm512_maskz_permutex2var_epi16(0xffffffff, (__m512i)low, uppers, (__m512i)high);
+  first -= (vec_t<float>)(low & kUpper);
+  second -= (vec_t<float>)(high & kUpper);
+  parts.part[1] = _mm512_maskz_permutex2var_epi16(0xffffffff, (__m512i)first, uppers, (__m512i)second);
+  first -= (vec_t<float>)((Bits)first & kUpper);
+  second -= (vec_t<float>)((Bits)second & kUpper);
+  parts.part[2] = _mm512_maskz_permutex2var_epi16(0xffffffff, (__m512i)first, uppers, (__m512i)second);
   return parts;
 }
 
-// In pairs: a row of b, of two that follow one another along the depth; or a row of a and of b, whose depth is in
-// another order. Ties are rounded up, which is as good here, and saves shuffles.
+// In their order: a row of a, at a step.
+D2L_INLINE FloatParts float_parts(vec_t<float> first, vec_t<float> second) {
+  return parts_of(first, second, [](int i) { return i; });
+}
+
+// In pairs (first[i], second[i]): a row of b, of two that follow one another along the depth; or rows of both a and b,
+// where the pairs are to be 16 of a step apart.
 D2L_INLINE FloatParts paired_float_parts(vec_t<float> first, vec_t<float> second) {
-  typedef int32_t Bits __attribute__((vector_size(64)));
-  constexpr int kHalf = 0x8000, kHigh = -0x10000;
-  FloatParts parts;
-#pragma GCC unroll 3
-  for (int i = 0; i < kParts; ++i) {
-    Bits low = (Bits)first, high = (Bits)second;
-    if (i + 1 < kParts) {  // the last has 8 bits at most
-      low = (low + kHalf) & kHigh;
-      high += kHalf;
-      first -= (vec_t<float>)low;
-      second -= (vec_t<float>)(high & kHigh);
-    }
-    parts.part[i] = (__m512i)((Bits)_mm512_maskz_srli_epi32(0xffff, (__m512i)low, 16) | (high & kHigh));
-  }
-  return parts;
+  return parts_of(first, second, [](int i) { return i / 2 + i % 2 * kLanes<float>; });
 }
 
 // `stride` values (of bfloat16) from one part to the next.
@@ -118,8 +113,10 @@ struct PartTiles {
 };
 
 // Adds all products to the sums, which load_sums of amx.h or _tile_zero have started. The tiles have the shape of their
-// rows and 16 pairs. Calls meanwhile() after each product of a step, kProductsPerStep times: tiles keep their unit
-// busy, not the others.
+// rows and 16 pairs. A step takes six rounds of products, 64 cycles each, in which all but the tiles is idle:
+// meanwhile() is called once a round.
+constexpr int64_t kRoundsPerStep = 6;
+
 template <bool kSecondRows, bool kSecondColumns, typename Meanwhile>
 D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhile) {
   const PartTiles<kSecondRows, kSecondColumns> first{operands.a, operands.b, operands.a_rows * kPartDepth};
@@ -150,9 +147,10 @@ D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhi
     meanwhile();
   }
 }
+
 template <bool kSecondRows, bool kSecondColumns>
 D2L_INLINE void multiply_parts(const PartOperands& operands) {
-  multiply_parts<kSecondRows, kSecondColumns>(operands, []() D2L_INLINE_LAMBDA {});
+  multiply_parts<kSecondRows, kSecondColumns>(operands, [] {});
 }
 #endif
 

@@ -78,7 +78,7 @@ struct Background {
 template <bool kSecondRows, bool kSecondColumns>
 void multiply_block(const PartOperands& operands, Background& background) {
   float* const block = background.finisher.free_block();
-  background.rows = ceil_div(kLines, kProductsPerStep * operands.steps);
+  background.rows = ceil_div(kLines, kRoundsPerStep * operands.steps);
   finish_stores();
   _tile_zero(0);
   _tile_zero(1);
@@ -192,7 +192,7 @@ class Task {
   void run_block(int64_t index) {
     const Block block = block_at(index);
     const int64_t steps = ceil_div(block.depth.size(), kPartDepth), tiles = ceil_div(streamed_.size(), kLines);
-    const int64_t panels = ceil_div(block.packed.size(), kLines), products = panels * steps * kProductsPerStep;
+    const int64_t panels = ceil_div(block.packed.size(), kLines), products = panels * steps * kRoundsPerStep;
     pack_panels(block);
     start_tile(block, 0);
     background_.tile.finish();
