@@ -167,7 +167,7 @@ struct Data {
     problem.bias = bias.data();
     problem.activation = activation;
     problem.result = results.output.data();
-    D2L_CALL_BEST(winograd_correlate, problem, tile);
+    D2L_CALL_TILED(winograd_correlate, problem, tile);
 
     problem.transposed = true;
     std::swap(problem.depth, problem.width);
@@ -179,7 +179,7 @@ struct Data {
     problem.bias = nullptr;
     problem.activation = Activation::none;
     problem.result = results.grad_input.data();
-    D2L_CALL_BEST(winograd_correlate, problem, tile);
+    D2L_CALL_TILED(winograd_correlate, problem, tile);
 
     cpu::WeightGradient<float> gradient{};
     gradient.images = shape.N;

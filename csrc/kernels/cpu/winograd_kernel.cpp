@@ -23,6 +23,7 @@
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/progress_reporter.h"
+#include "kernels/cpu/winograd_parts.h"
 #include "kernels/cpu/winograd_product.h"
 #include "kernels/cpu/winograd_tiles.h"
 #include "kernels/cpu/workspace.h"
@@ -44,7 +45,23 @@ constexpr int64_t kWeightGrain = 1 << 17;  // transformed weights, about 10 us
 
 D2L_INLINE int64_t bytes_of(int64_t elements) { return elements * static_cast<int64_t>(sizeof(float)); }
 
-template <typename Scheme>
+// Transformed weights of a block: [depth][width]
+struct VectorWeights {
+  static constexpr int64_t kStep = 1;  // in which the depth may be cut
+  static int64_t size(int64_t depth, int64_t width) { return depth * width; }
+
+  // From [tap][depth][width], to planes that lie `plane` apart.
+  template <typename Taps>
+  static void transform(const float* packed, int64_t depth, int64_t width, float* to, int64_t plane) {
+    constexpr int kTaps = Taps::kIn * Taps::kIn;
+    const float* taps[kTaps];
+    for (int i = 0; i < kTaps; ++i) taps[i] = packed + i * depth * width;
+    transform_tile<Taps>(taps, depth * width, 0, {to, plane, kBlock, depth * width});
+  }
+};
+
+// Weights is VectorWeights, or PartWeights of winograd_parts.h.
+template <typename Scheme, typename Weights>
 struct Driver {
   using Inputs = typename Scheme::Inputs;
   using Taps = typename Scheme::Taps;
@@ -100,8 +117,10 @@ struct Driver {
   int64_t blocks() const { return packing.blocks(); }
   Channels block(int64_t i) const { return {i * kBlock, min(problem.width, (i + 1) * kBlock)}; }
 
-  // Transformed weights of some channels, for all source channels or a piece of them: [plane][depth][width]
-  static int64_t weight_plane(Channels channels, int64_t depth) { return plane_stride(depth * channels.width()); }
+  // Transformed weights of some channels, for all source channels or a piece of them: [plane], in each Weights
+  static int64_t weight_plane(Channels channels, int64_t depth) {
+    return plane_stride(Weights::size(depth, channels.width()));
+  }
   int64_t weight_block(int64_t depth) const { return kPlanes * weight_plane(block(0), depth); }
   // Products of tiles and a block: [plane][tile][channels of the block]
   static int64_t product_plane(int64_t tiles) { return plane_stride(tiles * kBlock); }
@@ -112,6 +131,11 @@ struct Driver {
     int64_t size() const { return end - begin; }
   };
   Depth whole_depth() const { return {0, problem.depth}; }
+  // In steps of the weights.
+  int64_t steps() const { return ceil_div(problem.depth, Weights::kStep); }
+  Depth steps_of_depth(int64_t begin, int64_t end) const {
+    return {begin * Weights::kStep, min(end * Weights::kStep, problem.depth)};
+  }
 
   int64_t taps_size(int64_t depth) const { return strip_elements<float>(kTaps * kTaps * depth * kBlock); }
   // `to` is the place of the first channel of `depth`, in planes that lie `plane` apart.
@@ -121,10 +145,7 @@ struct Driver {
     piece.width = channels.size();
     pack_block(piece, problem.weight + depth.begin * problem.weight_depth + channels.begin * problem.weight_width, 0,
                scratch);
-    const int64_t size = depth.size() * channels.width();
-    const float* taps[kTaps * kTaps];
-    for (int i = 0; i < kTaps * kTaps; ++i) taps[i] = scratch + i * size;
-    transform_tile<Taps>(taps, size, 0, {to, plane, kBlock, size});
+    Weights::template transform<Taps>(scratch, depth.size(), channels.width(), to, plane);
   }
 
   // The same weights as they lie in memory, or nothing where they are scattered.
@@ -280,11 +301,12 @@ struct Driver {
 
   // The parts [begin, end) of all transformed weights, `parts` of the channels of the source for each block.
   void transform_parts(int64_t begin, int64_t end, int64_t parts, float* weights) const {
-    float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size(ceil_div(problem.depth, parts)))));
+    const int64_t longest = ceil_div(steps(), parts) * Weights::kStep;
+    float* taps = static_cast<float*>(workspace(Workspace::task, bytes_of(taps_size(longest))));
     for (int64_t i = begin; i < end; ++i) {
       const Channels channels = block(i / parts);
-      const Depth depth{i % parts * problem.depth / parts, (i % parts + 1) * problem.depth / parts};
-      float* to = weights + i / parts * weight_block(problem.depth) + depth.begin * channels.width();
+      const Depth depth = steps_of_depth(i % parts * steps() / parts, (i % parts + 1) * steps() / parts);
+      float* to = weights + i / parts * weight_block(problem.depth) + Weights::size(depth.begin, channels.width());
       transform_weights(channels, depth, taps, to, weight_plane(channels, problem.depth));
     }
     trim_workspace(Workspace::task);
@@ -293,7 +315,7 @@ struct Driver {
   float* transformed_weights(bool by_all_threads) const {
     void* weights = workspace(Workspace::call, bytes_of(blocks() * weight_block(problem.depth)));
     const int64_t block_work = kPlanes * problem.depth * kBlock;
-    const int64_t most = by_all_threads ? max(1, block_work / kWeightGrain) : 1;
+    const int64_t most = by_all_threads ? clamp(block_work / kWeightGrain, 1, steps()) : 1;
     const int64_t parts = clamp(ceil_div(max_threads(), blocks()), 1, most);
     const auto transform = [&](int64_t begin, int64_t end) {
       transform_parts(begin, end, parts, static_cast<float*>(weights));
@@ -306,45 +328,58 @@ struct Driver {
     return static_cast<float*>(weights);
   }
 
-  void run_blocks_of_tiles() const {
-    const int64_t all = grid.count(), threads = max_threads();
-    const int64_t weight_size = weight_block(problem.depth), weight_bytes = bytes_of(blocks() * weight_size);
-    const bool own = has_own_copy(weight_bytes, weight_work(), all_work());
+  // Tiles of a task, `most` of them or fewer.
+  int64_t tiles_of_task(int64_t most) const {
+    const int64_t tasks = ceil_div(ceil_div(grid.count(), most), max_threads()) * max_threads();
+    return clamp(ceil_div(grid.count(), tasks), min(kLeastTiles, most), most);
+  }
+
+  // Calls compute(first tile, count, weights, buffer) for all tiles, some at a time; `size` is that of the buffer.
+  template <typename Compute>
+  void for_blocks_of_tiles(int64_t tiles, int64_t size, Compute&& compute) const {
+    const int64_t all = grid.count();
+    const bool own = has_own_copy(bytes_of(blocks() * weight_block(problem.depth)), weight_work(), all_work());
     const float* shared = own ? nullptr : transformed_weights(true);
-    const int64_t most = min(all, weight_bytes > kCachedWeightBytes ? kManyTiles : kFewTiles);
-    const int64_t tasks = ceil_div(ceil_div(all, most), threads) * threads;
-    const int64_t tiles = clamp(ceil_div(all, tasks), min(kLeastTiles, most), most);
-    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
     const int64_t multiply_adds = kPlanes * tiles * problem.depth * problem.width;
     parallel_for(0, ceil_div(all, tiles), max(1, kGrain / multiply_adds), [&](int64_t begin, int64_t end) {
       const float* weights = own ? transformed_weights(false) : shared;
-      float* pixels =
-          static_cast<float*>(workspace(Workspace::task, bytes_of(pixel_size + product_size + scratch_size())));
-      float* products = pixels + pixel_size;
-      float* rest = products + product_size;
+      float* buffer = static_cast<float*>(workspace(Workspace::task, bytes_of(size)));
       ProgressReporter reporter(problem.progress, pixels_before(ceil_div(begin * tiles, grid.columns) * grid.columns));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task * tiles, count = min(tiles, all - first);
-        transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
-        for (int64_t b = 0; b < blocks(); ++b) {
-          const Products m{pixels,
-                           pixel_plane(tiles),
-                           weights + b * weight_size,
-                           whole_depth(),
-                           products,
-                           product_plane(tiles),
-                           first,
-                           count,
-                           block(b)};
-          LinePrefetch nothing{};
-          multiply(m, nothing);
-          transform_results(m, rest);
-        }
+        compute(first, count, weights, buffer);
         reporter.finished(pixels_before(first + count));
       }
       trim_workspace(Workspace::task);
     });
     trim_workspace(Workspace::call);
+  }
+
+  void run_blocks_of_tiles() const {
+    const int64_t weight_size = weight_block(problem.depth);
+    const bool is_cached = bytes_of(blocks() * weight_size) <= kCachedWeightBytes;
+    const int64_t tiles = tiles_of_task(min(grid.count(), is_cached ? kFewTiles : kManyTiles));
+    const int64_t pixel_size = kPlanes * pixel_plane(tiles), product_size = kPlanes * product_plane(tiles);
+    const auto compute = [&](int64_t first, int64_t count, const float* weights, float* pixels) {
+      float* products = pixels + pixel_size;
+      float* rest = products + product_size;
+      transform_tiles<Inputs>(source, grid, first, first + count, rest, pixels_at(pixels, tiles), 0);
+      for (int64_t b = 0; b < blocks(); ++b) {
+        const Products m{pixels,
+                         pixel_plane(tiles),
+                         weights + b * weight_size,
+                         whole_depth(),
+                         products,
+                         product_plane(tiles),
+                         first,
+                         count,
+                         block(b)};
+        LinePrefetch nothing{};
+        multiply(m, nothing);
+        transform_results(m, rest);
+      }
+    };
+    for_blocks_of_tiles(tiles, pixel_size + product_size + scratch_size(), compute);
   }
 
   // Pixels of the result, counted over all images, in the whole rows of tiles before this tile.
@@ -428,20 +463,102 @@ struct Driver {
   }
 };
 
+#if defined(__AMX_BF16__)
+template <typename Scheme>
+struct PartDriver : Driver<Scheme, PartWeights> {
+  using Base = Driver<Scheme, PartWeights>;
+  using Base::Base, Base::problem, Base::grid, Base::kPlanes;
+  using typename Base::Products;
+
+  // Planes of so many tiles, first of pixels, then of products: [block][tile][channels of the block]
+  int64_t plane(int64_t tiles) const {
+    return plane_stride(tiles * max(this->pixel_stride(), this->blocks() * kBlock));
+  }
+
+  // What a task reads more than once stays in the L2 cache, or the weights stream past many tiles.
+  int64_t most_tiles() const {
+    constexpr int64_t kFew = 32, kMany = 128, kCachedBytes = 1800 << 10;
+    const int64_t planes = kPlanes * plane(kFew), weights = this->blocks() * this->weight_block(problem.depth);
+    return bytes_of(planes + weights) <= kCachedBytes ? kFew : kMany;
+  }
+
+  void run() const {
+    const int64_t tiles = ceil_div(this->tiles_of_task(most_tiles()), kTileHeight) * kTileHeight;
+    const int64_t plane_size = plane(tiles), split_size = PartWeights::size(problem.depth, tiles);
+    const auto compute = [&](int64_t first, int64_t count, const float* weights, float* planes) {
+      float* split = planes + kPlanes * plane_size;
+      float* rest = split + 2 * split_size;
+      const TransformedTiles pixels{planes, plane_size, kBlock, this->pixel_stride()};
+      transform_tiles<typename Base::Inputs>(this->source, grid, first, first + count, rest, pixels, 0);
+      const int64_t rows = ceil_div(count, kTileHeight) * kTileHeight;
+      multiply(rows, weights, planes, plane_size, split, split_size);
+      for (int64_t b = 0; b < this->blocks(); ++b) {
+        Products m{};
+        m.products = planes + b * rows * kBlock;
+        m.product_plane = plane_size;
+        m.first_tile = first;
+        m.tiles = count;
+        m.channels = this->block(b);
+        this->transform_results(m, rest);
+      }
+    };
+    this->for_blocks_of_tiles(tiles, kPlanes * plane_size + 2 * split_size + this->scratch_size(), compute);
+  }
+
+  // While one plane is multiplied, the next one's pixels are split and its weights fetched.
+  void multiply(int64_t rows, const float* weights, float* planes, int64_t plane_size, float* split,
+                int64_t split_size) const {
+    const int64_t weight_size = this->weight_plane(this->block(0), problem.depth);
+    const int64_t weight_block = this->weight_block(problem.depth);
+    const auto split_at = [&](int64_t p) { return split + p % 2 * split_size; };
+    const auto splitter_of = [&](int64_t p) {
+      return RowSplitter::of(planes + p * plane_size, this->pixel_stride(), rows, problem.depth, split_at(p));
+    };
+    TileRegisters registers;
+    registers.shape(kTileHeight, kTileHeight, kTilePairs);
+    RowSplitter splitter = splitter_of(0);
+    splitter.split(splitter.left);
+    for (int64_t p = 0; p < kPlanes; ++p) {
+      LinePrefetch next{};
+      if (p + 1 < kPlanes) {
+        splitter = splitter_of(p + 1);
+        next = LinePrefetch::of(weights + (p + 1) * weight_size, weight_size, this->blocks(), weight_block);
+      }
+      multiply_plane(
+          {p, split_at(p), weights, weight_block, problem.depth, problem.width, rows, planes + p * plane_size},
+          splitter, next);
+    }
+    registers.release();
+  }
+};
+#endif
+
+template <typename Scheme>
+void run(const Correlation<float>& problem) {
+  const Driver<Scheme, VectorWeights> driver(problem);
+#if defined(__AMX_BF16__)
+  if (suits_parts(problem.depth, problem.width) && !driver.splits_channels()) {
+    PartDriver<Scheme>(problem).run();
+    return;
+  }
+#endif
+  driver.run();
+}
+
 }  // namespace
 
 void winograd_correlate(const Correlation<float>& problem, int tile) {
   const bool is_5x5 = problem.rows.taps == 5;
   if (problem.rows.stride == 2) {
-    problem.transposed ? Driver<BackwardStride2<3>>(problem).run() : Driver<ForwardStride2<3>>(problem).run();
+    problem.transposed ? run<BackwardStride2<3>>(problem) : run<ForwardStride2<3>>(problem);
   } else if (tile == 2) {
-    is_5x5 ? Driver<UnitStride<2, 5>>(problem).run() : Driver<UnitStride<2, 3>>(problem).run();
+    is_5x5 ? run<UnitStride<2, 5>>(problem) : run<UnitStride<2, 3>>(problem);
   } else if (tile == 3) {
-    Driver<UnitStride<3, 3>>(problem).run();
+    run<UnitStride<3, 3>>(problem);
   } else if (tile == 4) {
-    is_5x5 ? Driver<UnitStride<4, 5>>(problem).run() : Driver<UnitStride<4, 3>>(problem).run();
+    is_5x5 ? run<UnitStride<4, 5>>(problem) : run<UnitStride<4, 3>>(problem);
   } else {
-    Driver<UnitStride<6, 3>>(problem).run();
+    run<UnitStride<6, 3>>(problem);
   }
 }
 
