@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/batch_norm_written.h"
 #include "kernels/cpu/conv2d_algorithm.h"
+#include "kernels/cpu/conv2d_gathered.h"
 #include "kernels/cpu/conv2d_groups.h"
 #include "kernels/cpu/conv2d_images.h"
 #include "kernels/cpu/conv2d_problem.h"
@@ -115,6 +116,14 @@ void run(Correlation<T, E> problem, const Conv2dShape& shape, Conv2dPass pass) {
       return;
     }
   }
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, float> && std::is_same_v<E, float>) {
+    if (suits_gathering(problem)) {
+      amx::correlate_gathered(problem);
+      return;
+    }
+  }
+#endif
   D2L_CALL_BEST(correlate, problem);
 }
 

@@ -61,7 +61,7 @@ class Buffer {
 };
 
 Buffer& buffer(Workspace purpose) {
-  thread_local Buffer buffers[5];
+  thread_local Buffer buffers[6];
   return buffers[static_cast<int>(purpose)];
 }
 
