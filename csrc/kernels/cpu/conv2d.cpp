@@ -55,6 +55,29 @@ void multiply_pixels(const Correlation<T>& problem) {
                problem.result_channels, problem.activation, problem.progress});
 }
 
+// The weight gradient as a product of maps whose pixels lie in one row each: output channels by input channels, or the
+// other way round where the weight is transposed. `rows` is 0 where it is none.
+template <typename T>
+Gemm<T> pixels_product(const WeightGradient<T>& p) {
+  const bool is_product = p.groups == 1 && p.images == 1 && p.rows.result == 1 && is_pointwise(p.rows) &&
+                          is_pointwise(p.columns) && p.input_layout == Layout::nhwc &&
+                          p.output_layout == Layout::nhwc && (p.weight_depth == 1 || p.weight_width == 1);
+  if (!is_product) return {};
+  const int64_t pixels = p.columns.result, input = p.input_channels, output = p.output_channels;
+  if (p.weight_depth != 1) {
+    return {p.depth, p.width,       pixels,         p.input,         1, input, p.grad_output, output, 1,
+            nullptr, p.grad_weight, p.weight_depth, Activation::none};
+  }
+  return {p.width, p.depth,       pixels,         p.grad_output,   1, output, p.input, input, 1,
+          nullptr, p.grad_weight, p.weight_width, Activation::none};
+}
+
+// With few channels, splitting both maps takes longer than multiplying them where they lie.
+template <typename T>
+bool is_worth_splitting(const Gemm<T>& p) {
+  return p.rows > 0 && p.rows * p.columns >= 64 * (p.rows + p.columns);
+}
+
 template <typename E>
 void write_zeros(const Conv2dShape& shape, E* weight, const WeightStrides& strides) {
   for (int64_t k = 0; k < shape.K; ++k) {
@@ -265,6 +288,13 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
   }
 #endif
   flatten_pointwise(problem, problem.input_layout, problem.output_layout);
+  if constexpr (std::is_same_v<T, E>) {
+    const Gemm<T> product = pixels_product(problem);
+    if (is_worth_splitting(product) && gemm_suits_parts(product)) {
+      gemm(product);
+      return;
+    }
+  }
   D2L_CALL_BEST(weight_gradient, problem);
 }
 

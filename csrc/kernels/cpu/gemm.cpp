@@ -5,23 +5,20 @@
 #include "kernels/cpu/gemm_kernel.h"
 
 namespace d2l::cpu {
-namespace {
-
-// Whether parts of float32 in tiles are faster than its multiply-adds.
 template <typename T>
-bool suits_parts([[maybe_unused]] const Gemm<T>& problem) {
-  if (!std::is_same_v<T, float> || capability() != Capability::amx) return false;
-  return problem.rows > 32 && problem.columns > 16 && problem.depth > 16;
+bool gemm_suits_parts(const Gemm<T>& problem) {
+  if (!std::is_same_v<T, float> || capability() != Capability::amx || problem.depth < 24) return false;
+  // Packing an operand takes more than it saves where few lines of the other share it. Multiply-adds of transposed rows
+  // have to pack them, too.
+  return problem.a_depth != 1 ? problem.rows >= 16 : problem.rows >= 48 && problem.columns >= 48;
 }
-
-}  // namespace
 
 template <typename T>
 void gemm(const Gemm<T>& problem) {
   if (problem.rows * problem.columns == 0) return;
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, float>) {
-    if (suits_parts(problem)) {
+    if (gemm_suits_parts(problem)) {
       amx::multiply_by_parts(problem);
       return;
     }
@@ -30,6 +27,8 @@ void gemm(const Gemm<T>& problem) {
   D2L_CALL_BEST(multiply, problem);
 }
 
+template bool gemm_suits_parts(const Gemm<float>&);
+template bool gemm_suits_parts(const Gemm<double>&);
 template void gemm<float>(const Gemm<float>&);
 template void gemm<double>(const Gemm<double>&);
 

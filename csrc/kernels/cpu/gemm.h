@@ -29,4 +29,8 @@ struct Gemm {
 template <typename T>
 void gemm(const Gemm<T>& problem);
 
+// Whether float32 is multiplied by parts in tiles of AMX, which are faster than multiply-adds (see float_parts.h).
+template <typename T>
+bool gemm_suits_parts(const Gemm<T>& problem);
+
 }  // namespace d2l::cpu
