@@ -23,13 +23,17 @@ struct Finish {
 
 class Finisher {
  public:
-  // For sums, while those of the other block wait.
-  float* free_block() { return blocks_[1 - used_]; }
+  // For the next sums, while those of the other block wait. The lines of c that they go to are fetched meanwhile.
+  float* free_block(const Finish& next) {
+    next_ = next;
+    fetched_row_ = next.streams ? next.rows : 0;
+    return blocks_[1 - used_];
+  }
 
   // That block takes the place of the one that waited.
-  void wait_for(const Finish& finish) {
+  void wait() {
+    const Finish& finish = f_ = next_;
     used_ = 1 - used_;
-    f_ = finish;
     row_ = 0;
     first_lanes_ = min(finish.columns, kLanes<float>);
     second_lanes_ = finish.columns - first_lanes_;
@@ -42,6 +46,11 @@ class Finisher {
   }
 
   void run(int64_t count) {
+    for (const int64_t end = min(next_.rows, fetched_row_ + count); fetched_row_ < end; ++fetched_row_) {
+      const float* const row = next_.c + fetched_row_ * next_.c_row;
+      __builtin_prefetch(row, 1);
+      __builtin_prefetch(row + kLanes<float>, 1);
+    }
     const int64_t begin = row_, end = min(f_.rows, row_ + count);
     if (begin >= end) return;
     row_ = end;
@@ -112,8 +121,8 @@ class Finisher {
 
   alignas(kVectorBytes) float blocks_[2][kBlockSize];
   int64_t used_ = 0;
-  Finish f_{};
-  int64_t row_ = 0, first_lanes_ = 0, second_lanes_ = 0;
+  Finish f_{}, next_{};
+  int64_t fetched_row_ = 0, row_ = 0, first_lanes_ = 0, second_lanes_ = 0;
   vec_t<float> first_bias_{}, second_bias_{}, check_{};
   bool has_whole_rows_ = false;
 };

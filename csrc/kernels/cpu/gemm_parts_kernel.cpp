@@ -76,8 +76,7 @@ struct Background {
 };
 
 template <bool kSecondRows, bool kSecondColumns>
-void multiply_block(const PartOperands& operands, Background& background) {
-  float* const block = background.finisher.free_block();
+void multiply_block(const PartOperands& operands, float* block, Background& background) {
   background.rows = ceil_div(kLines, kRoundsPerStep * operands.steps);
   finish_stores();
   _tile_zero(0);
@@ -210,23 +209,25 @@ class Task {
         const uint16_t* const other = panels_ + panel * tile_size_;
         const Range own = tile_of(block.packed, panel), streamed = tile_of(streamed_, tile);
         const Range rows = streams_columns_ ? own : streamed, columns = streams_columns_ ? streamed : own;
-        multiply({streams_columns_ ? other : current, streams_columns_ ? current : other, kLines, steps}, rows.size(),
-                 columns.size());
+        multiply({streams_columns_ ? other : current, streams_columns_ ? current : other, kLines, steps},
+                 finish_of(block, rows, columns, panel + 1 == panels));
         finish();
-        background_.finisher.wait_for(finish_of(block, rows, columns, panel + 1 == panels));
+        background_.finisher.wait();
       }
       background_.tile.finish();
     }
     finish();
   }
 
-  void multiply(const PartOperands& operands, int64_t rows, int64_t columns) {
-    if (rows > kHalfLines) {
-      columns > kHalfLines ? multiply_block<true, true>(operands, background_)
-                           : multiply_block<true, false>(operands, background_);
+  void multiply(const PartOperands& operands, const Finish& finish) {
+    float* const block = background_.finisher.free_block(finish);
+    const bool second_columns = finish.columns > kHalfLines;
+    if (finish.rows > kHalfLines) {
+      second_columns ? multiply_block<true, true>(operands, block, background_)
+                     : multiply_block<true, false>(operands, block, background_);
     } else {
-      columns > kHalfLines ? multiply_block<false, true>(operands, background_)
-                           : multiply_block<false, false>(operands, background_);
+      second_columns ? multiply_block<false, true>(operands, block, background_)
+                     : multiply_block<false, false>(operands, block, background_);
     }
   }
 
