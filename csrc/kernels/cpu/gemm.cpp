@@ -8,9 +8,10 @@ namespace d2l::cpu {
 template <typename T>
 bool gemm_suits_parts(const Gemm<T>& problem) {
   if (!std::is_same_v<T, float> || capability() != Capability::amx || problem.depth < 24) return false;
-  // Packing an operand takes more than it saves where few lines of the other share it. Multiply-adds of transposed rows
-  // have to pack them, too.
-  return problem.a_depth != 1 ? problem.rows >= 16 : problem.rows >= 48 && problem.columns >= 48;
+  // Packing an operand takes more than it saves where few lines of the other share it. Multiply-adds have to pack
+  // transposed rows, too.
+  if (problem.a_depth != 1) return problem.rows >= (problem.columns <= 1024 ? 16 : 48);
+  return problem.rows >= 48 && problem.columns >= 48;
 }
 
 template <typename T>

@@ -19,14 +19,14 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
-constexpr int64_t kGrain = 1 << 19;                               // multiply-adds worth a thread
-constexpr int64_t kPackedBytes = 1 << 20;                         // of the operand that is packed first
-constexpr int64_t kMostDepth = 1024;                              // of a block
-constexpr int64_t kDepthOfMany = 512;                             // where lines are too many for all of the depth
-constexpr int64_t kFewTiles = 16;                                 // that stream: what they pass changes often
-constexpr int64_t kFetchedBytes = 1200 << 10, kLeastDepth = 192;  // of a block with few tiles
-constexpr int64_t kStepsAhead = 2;                                // that are fetched before they are packed
-constexpr int64_t kLeastSlice = 256;                              // of the depth, worth a thread
+constexpr int64_t kGrain = 1 << 19;        // multiply-adds worth a thread
+constexpr int64_t kPackedBytes = 1 << 20;  // of the operand that is packed first
+constexpr int64_t kMostDepth = 1024;       // of a block
+constexpr int64_t kDepthOfMany = 256;      // where lines are too many for all of the depth
+constexpr int64_t kFewTiles = 16;          // that stream: what they pass changes often
+constexpr int64_t kFetchedBytes = 1200 << 10, kLeastDepth = 192, kMostDepthOfFew = 512;  // of a block with few tiles
+constexpr int64_t kStepsAhead = 2;    // that are fetched before they are packed
+constexpr int64_t kLeastSlice = 256;  // of the depth, worth a thread
 constexpr int64_t kPartialSumBytes = int64_t{64} << 20;
 constexpr int64_t kValueBytes = kParts * sizeof(uint16_t), kFloatBytes = sizeof(float);
 
@@ -127,7 +127,8 @@ class Task {
   // each of them.
   bool are_columns_to_stream() const {
     const bool transposes_rows = problem_.a_depth != 1, transposes_columns = problem_.b_column != 1;
-    const bool are_many = min(rows_.size(), columns_.size()) * depth_.size() * kValueBytes > kPackedBytes;
+    const bool are_many =
+        min(rows_.size(), columns_.size()) * min(depth_.size(), kDepthOfMany) * kValueBytes > kPackedBytes;
     if (are_many && transposes_rows != transposes_columns) return transposes_rows;
     return rows_.size() < columns_.size();
   }
@@ -137,7 +138,7 @@ class Task {
     int64_t most_depth = all_fit ? kMostDepth : kDepthOfMany;
     if (has_few_tiles()) {
       const int64_t bytes = 2 * (packed_.size() * kValueBytes + (rows_.size() + columns_.size()) * kFloatBytes);
-      most_depth = clamp(kFetchedBytes / bytes / kPartDepth * kPartDepth, kLeastDepth, kDepthOfMany);
+      most_depth = clamp(kFetchedBytes / bytes / kPartDepth * kPartDepth, kLeastDepth, kMostDepthOfFew);
     }
     depth_size_ = whole_steps(ceil_div(depth_.size(), ceil_div(depth_.size(), most_depth)));
     depth_blocks_ = ceil_div(depth_.size(), depth_size_);
