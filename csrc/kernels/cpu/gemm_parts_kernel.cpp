@@ -322,11 +322,13 @@ struct Driver {
     float* const slices =
         static_cast<float*>(workspace(Workspace::call, grid.depth * slice * static_cast<int64_t>(sizeof(float))));
     run_tasks([&](int64_t depth) { return Result{slices + depth * slice, row}; });
+    bool are_finite = true;
     parallel_for(0, problem.rows, max(1, kGrain / 16 / row), [&](int64_t begin, int64_t end) {
       vec_t<float> check{};
       for (int64_t i = begin; i < end; ++i) check += add_slices(slices + i * row, slice, i);
-      if (!is_finite(check)) multiply_anew(problem, {begin, end}, {0, problem.columns});
+      if (!is_finite(check)) __atomic_store_n(&are_finite, false, __ATOMIC_RELAXED);
     });
+    if (!are_finite) multiply_anew(problem, {0, problem.rows}, {0, problem.columns});  // may take their memory
     trim_workspace(Workspace::call);
   }
 

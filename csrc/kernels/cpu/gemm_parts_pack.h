@@ -12,8 +12,7 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 namespace {
 
-constexpr int64_t kLines = 32, kHalfLines = 16;              // of a tile and of a half of it
-constexpr int64_t kStepSize = kParts * kLines * kPartDepth;  // of a packed step
+constexpr int64_t kLines = 32, kHalfLines = 16;  // of a tile and of a half of it
 
 // Element (line, depth) of an operand; one of the strides is 1.
 struct Lines {
