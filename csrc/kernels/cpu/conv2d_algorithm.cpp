@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/capability.h"
 #include "kernels/cpu/conv2d_images.h"
+#include "kernels/cpu/winograd_kernel.h"
 
 namespace d2l::cpu {
 namespace {
@@ -49,6 +50,11 @@ constexpr Cost kWinogradCosts[] = {
     {1.0, {125, 145}, {235, 305}},  {1.03, {235, 270}, {300, 360}}, {1.1, {290, 390}, {330, 415}},
     {1.03, {230, 420}, {430, 500}}, {1.2, {710, 770}, {440, 600}},
 };
+// In tiles of AMX (winograd_parts.h), where transforms and weights are the larger part: smaller tiles win.
+constexpr Cost kPartCosts[] = {
+    {0.59, {85, 0}, {930, 0}},   {0.6, {195, 0}, {1180, 0}}, {0.66, {365, 0}, {1520, 0}},
+    {0.66, {290, 0}, {1500, 0}}, {1.0, {800, 0}, {800, 0}},
+};
 constexpr double kDirectWeight[2] = {25, 35};  // packing it, per tap
 // A transformed weight that stays in the cache costs less.
 constexpr double kCachedPairs = 1 << 13, kCachedShare = 0.2;
@@ -88,10 +94,14 @@ ResultMap result_map(const Conv2dShape& s, Conv2dPass pass) {
 double winograd_cost(const Conv2dShape& s, Conv2dPass pass, int tile) {
   const int size = s.stride_h == 2 ? 2 * tile + 1 : tile + static_cast<int>(s.R) - 1;
   const int is_weight = pass == Conv2dPass::weight_grad;
-  const Cost& cost = kWinogradCosts[size - 4];
   const ResultMap map = result_map(s, pass);
   const int64_t step = pass == Conv2dPass::input_grad ? s.stride_h * tile : tile;
-  const double tiles = static_cast<double>(s.N * ((map.rows + step - 1) / step) * ((map.columns + step - 1) / step));
+  const int64_t count = s.N * ((map.rows + step - 1) / step) * ((map.columns + step - 1) / step);
+  const auto tiles = static_cast<double>(count);
+  const int64_t depth = pass == Conv2dPass::forward ? s.C : s.K, width = s.C + s.K - depth;
+  const bool in_parts =
+      capability() == Capability::amx && !is_weight && winograd_suits_parts(depth, width, count, size * size);
+  const Cost& cost = (in_parts ? kPartCosts : kWinogradCosts)[size - 4];
   // Products of little depth take as long as storing them.
   const double pairs = pass == Conv2dPass::forward      ? filled(s.C) * lanes(s.K)
                        : pass == Conv2dPass::input_grad ? lanes(s.C) * filled(s.K)

@@ -15,7 +15,8 @@
 // and all need the transformed weights; or, where the weights are the larger part, a task is one or two vectors of
 // result channels, whose transformed weights never reach memory, and all need the transformed pixels. What all need
 // every thread transforms for itself if that is little work: see has_own_copy in winograd_tiles.h. Sums are float; the
-// order depends on shapes alone: deterministic. conv2d_algorithm.h has the error.
+// order depends on shapes alone: deterministic. conv2d_algorithm.h has the error. With AMX, tasks of many tiles
+// multiply plane by plane: see winograd_parts.h.
 #include "kernels/cpu/winograd_kernel.h"
 
 #include <limits>
@@ -477,7 +478,7 @@ struct PartDriver : Driver<Scheme, PartWeights> {
 
   // What a task reads more than once stays in the L2 cache, or the weights stream past many tiles.
   int64_t most_tiles() const {
-    constexpr int64_t kFew = 32, kMany = 128, kCachedBytes = 1800 << 10;
+    constexpr int64_t kFew = 32, kMany = 128, kCachedBytes = int64_t{2} << 20;
     const int64_t planes = kPlanes * plane(kFew), weights = this->blocks() * this->weight_block(problem.depth);
     return bytes_of(planes + weights) <= kCachedBytes ? kFew : kMany;
   }
@@ -535,14 +536,14 @@ struct PartDriver : Driver<Scheme, PartWeights> {
 
 template <typename Scheme>
 void run(const Correlation<float>& problem) {
-  const Driver<Scheme, VectorWeights> driver(problem);
 #if defined(__AMX_BF16__)
-  if (suits_parts(problem.depth, problem.width) && !driver.splits_channels()) {
-    PartDriver<Scheme>(problem).run();
+  const PartDriver<Scheme> driver(problem);
+  if (winograd_suits_parts(problem.depth, problem.width, driver.grid.count(), driver.kPlanes)) {
+    driver.run();
     return;
   }
 #endif
-  driver.run();
+  Driver<Scheme, VectorWeights>(problem).run();
 }
 
 }  // namespace

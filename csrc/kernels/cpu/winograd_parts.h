@@ -12,9 +12,6 @@
 namespace d2l::cpu::D2L_CPU_CAPABILITY {
 
 #if defined(__AMX_BF16__)
-// Little depth leaves half of a step empty; of few result channels, the transforms are most of the work.
-D2L_INLINE bool suits_parts(int64_t depth, int64_t width) { return 2 * depth > kPartDepth && width > kBlock; }
-
 D2L_INLINE int64_t part_steps(int64_t depth) { return ceil_div(depth, kPartDepth); }
 
 // Transformed weights of a block, as columns of b. Channels i and i + 16 of a step are a pair. As VectorWeights of
