@@ -43,6 +43,8 @@ class TileRegisters {
       configuration.rows[i] = static_cast<uint8_t>(rows[i]);
       configuration.row_bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? 4 * pairs : 4 * kTileColumns);
     }
+    // Its intrinsic tells the compiler of the first 8 bytes only.
+    asm volatile("" : : "r"(&configuration) : "memory");
     _tile_loadconfig(&configuration);
   }
 
