@@ -271,7 +271,11 @@ void conv2d_weight_grad(const Conv2dShape& shape, Layout layout, const E* grad_o
   if constexpr (std::is_same_v<E, float>) {
     const int tile = winograd_tile(shape, Conv2dPass::weight_grad);
     if (tile > 0) {
-      D2L_CALL_BEST(winograd_weight_gradient, problem, tile);
+      if (winograd_suits_parts(shape, tile)) {
+        D2L_CALL_TILED(winograd_weight_gradient, problem, tile);
+      } else {
+        D2L_CALL_BEST(winograd_weight_gradient, problem, tile);
+      }
       return;
     }
   }

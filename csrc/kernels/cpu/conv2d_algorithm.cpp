@@ -172,6 +172,15 @@ int winograd_tile(const Conv2dShape& shape, Conv2dPass pass) {
   return fastest;
 }
 
+bool winograd_suits_parts(const Conv2dShape& shape, int tile) {
+  // Transformed pixels and sums of many channels go through the L3 cache, which gives tiles of AMX no more than
+  // vectors: a pixel has to meet many channels, and a sum many tiles.
+  constexpr double kMostTraffic = 1.0 / 90;  // elements for each product
+  const auto c = static_cast<double>(shape.C), k = static_cast<double>(shape.K);
+  const int64_t tiles = shape.N * ((shape.P + tile - 1) / tile) * ((shape.Q + tile - 1) / tile);
+  return 1 / c + 1 / k + 1 / static_cast<double>(tiles) <= kMostTraffic;
+}
+
 bool are_pairs_faster(const Conv2dShape& shape, Conv2dPass pass) {
   const int tile = winograd_tile(shape, pass);
   if (tile == 0) return true;

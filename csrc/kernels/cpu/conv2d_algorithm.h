@@ -48,6 +48,10 @@ Conv2dAlgorithm chosen_algorithm(const Conv2dShape& shape, Conv2dPass pass);
 // The same, with the size of winograd's tiles (of the result; of grad_output in weight_grad), or 0 for direct.
 int winograd_tile(const Conv2dShape& shape, Conv2dPass pass);
 
+// Whether the weight gradient with tiles of this size is faster with parts of float32 in the tiles of AMX
+// (float_parts.h), where the machine has them.
+bool winograd_suits_parts(const Conv2dShape& shape, int tile);
+
 // Whether the direct kernel on pairs of bfloat16, which multiplies twice as fast (conv2d_bfloat16.h), is chosen before
 // float copies: where they would run direct too, or take longer with winograd.
 bool are_pairs_faster(const Conv2dShape& shape, Conv2dPass pass);
