@@ -20,7 +20,7 @@ D2L_FOR_EACH_TILED_CAPABILITY(D2L_WINOGRAD_KERNELS)
 // Little depth leaves half of a step empty; of few tiles or result channels, splitting the other factor is most of the
 // work.
 inline bool winograd_suits_parts(int64_t depth, int64_t width, int64_t tiles, int64_t planes) {
-  return depth > 16 && width > 32 && tiles > 2 * planes;
+  return depth > 16 && width > 32 && tiles >= 96 && tiles > 2 * planes;
 }
 
 }  // namespace d2l::cpu
