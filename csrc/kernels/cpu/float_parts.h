@@ -112,11 +112,10 @@ struct PartTiles {
   }
 };
 
-// Adds all products to the sums, which load_sums of amx.h or _tile_zero have started. The tiles have the shape of their
-// rows and 16 pairs. A step takes six rounds of products, 64 cycles each, in which all but the tiles is idle:
-// meanwhile() is called once a round.
-constexpr int64_t kRoundsPerStep = 6;
+constexpr int64_t kRoundsPerStep = 6;  // of products
 
+// Adds all products to the sums, which load_sums of amx.h or _tile_zero have started. The tiles have the shape of their
+// rows and 16 pairs. A round takes 64 cycles, in which all but the tiles is idle: meanwhile() is called once a round.
 template <bool kSecondRows, bool kSecondColumns, typename Meanwhile>
 D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhile) {
   const PartTiles<kSecondRows, kSecondColumns> first{operands.a, operands.b, operands.a_rows * kPartDepth};
@@ -146,11 +145,6 @@ D2L_INLINE void multiply_parts(const PartOperands& operands, Meanwhile&& meanwhi
     tiles.multiply();
     meanwhile();
   }
-}
-
-template <bool kSecondRows, bool kSecondColumns>
-D2L_INLINE void multiply_parts(const PartOperands& operands) {
-  multiply_parts<kSecondRows, kSecondColumns>(operands, [] {});
 }
 #endif
 
